@@ -1,0 +1,138 @@
+"""`histogram` and `histograms`: arrays in, histograms out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fasthist import intake, tree
+from fasthist.buckets import Buckets, parse_buckets
+from fasthist.errors import ArgumentError, DeviceError
+from fasthist.hist import Histogram
+from fasthist.kernels import tally
+from fasthist.kernels.pool import thread_count
+
+BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
+
+
+def histogram(
+    values: Any,
+    *,
+    buckets: BucketsArgument = "tensorflow",
+    device: str | None = None,
+    threads: int | None = None,
+    name: str = "values",
+) -> Histogram:
+    """Count every element of an array, at the speed at which memory delivers it.
+
+    Parameters
+    ----------
+    values : array[...]
+        From any library, of any real dtype, shape and strides; see `fasthist.intake.read`. Never written to.
+        An empty array gives a histogram with ``num == 0``.
+    buckets : "tensorflow", int, float64[k + 1] or Buckets
+        TensorFlow's limits (exponential, the same for every tensor, so that histograms add up); k uniform buckets
+        over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
+        last also holds its right edge.
+    device : {"cpu"}, optional
+        Where to count. Default: where the values are.
+    threads : int, optional
+        CPU threads. Default: the environment variable ``FASTHIST_NUM_THREADS``, else all CPUs of the process. The
+        result is the same to the last bit for every number.
+    name : str
+        What to call the array in an error.
+
+    Returns
+    -------
+    Histogram
+        Counts are exact: with "tensorflow" those of TensorFlow and torch, with uniform buckets or edges those of
+        `numpy.histogram` of the finite values as float64. NaN and infinities are counted apart.
+
+    Raises
+    ------
+    ArrayError, DeviceError
+        `values` is no dense array of real numbers in host memory.
+    BucketsError
+        `buckets` is none of the above.
+    ArgumentError
+        `threads` is no number of threads.
+
+    Notes
+    -----
+    Contiguous memory is read in place (once for "tensorflow" and for formats of 8 and 16 bits, else twice); other
+    layouts are copied through a buffer of 65,536 elements for each thread. Works on several Python threads at once
+    and after a fork, and releases the GIL.
+
+    Examples
+    --------
+    >>> import fasthist
+    >>> fasthist.histogram([0.1, 0.2, 0.2, float("nan")], buckets=[0, 0.15, 0.3]).counts.tolist()
+    [1, 2]
+    """
+    check_device(device)
+    layout = parse_buckets(buckets)
+    workers = thread_count(threads)
+    dense = intake.read(values, name)
+    return tally(dense.array, dense.format, layout, workers)
+
+
+def histograms(
+    values: Any,
+    *,
+    buckets: BucketsArgument = "tensorflow",
+    device: str | None = None,
+    threads: int | None = None,
+) -> dict[str, Histogram]:
+    """Count every array of a tree.
+
+    Parameters
+    ----------
+    values : tree
+        Nested mappings, sequences, dataclasses, or a model; see `fasthist.tree.leaves`. A leaf that is a `Histogram`
+        already is taken as it is.
+    buckets, device, threads
+        As in `histogram`.
+
+    Returns
+    -------
+    dict of str to Histogram
+        By tag, parts joined with "/", in the order of the tree.
+
+    Raises
+    ------
+    ArgumentError
+        Two leaves have the same tag, or the tree itself is an array.
+    FasthistError
+        What `histogram` raises, naming the leaf.
+
+    Examples
+    --------
+    >>> import fasthist
+    >>> {tag: h.num for tag, h in fasthist.histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}).items()}
+    {'fc/weight': 2, 'fc/bias': 1}
+    """
+    found: dict[str, Histogram] = {}
+    for tag, leaf in tree.leaves(values):
+        if not tag:
+            msg = (
+                f"{type(leaf).__name__} is an array, not a tree of arrays. Accepted: a mapping, sequence or model. "
+                "Hint: pass {tag: array}, or call histogram()."
+            )
+            raise ArgumentError(msg)
+        if tag in found:
+            msg = f"two leaves have the tag {tag!r}. Accepted: distinct tags. Hint: rename one of the keys."
+            raise ArgumentError(msg)
+        if isinstance(leaf, Histogram):
+            found[tag] = leaf
+        else:
+            found[tag] = histogram(leaf, buckets=buckets, device=device, threads=threads, name=tag)
+    return found
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that no backend serves."""
+    if device not in (None, "cpu"):
+        msg = f'device={device!r} has no backend. Accepted: "cpu", or None for where the values are.'
+        raise DeviceError(msg)

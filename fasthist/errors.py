@@ -1,0 +1,45 @@
+"""Every error that fasthist raises on purpose.
+
+Each class is a `FasthistError` and also the builtin that a caller would expect, so both
+``except fasthist.FasthistError`` and ``except ValueError`` work. Every text says what was wrong with
+the value, what is accepted, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class FasthistError(Exception):
+    """Base of every error that fasthist raises on purpose."""
+
+
+class ArrayError(FasthistError, TypeError):
+    """A value that is no dense array of real numbers in host memory."""
+
+
+class DeviceError(FasthistError, RuntimeError):
+    """A device that is not there, or an array in the memory of one that fasthist cannot read."""
+
+
+class BucketsError(FasthistError, ValueError):
+    """Buckets that cannot be made, or two histograms whose buckets differ."""
+
+
+class ArgumentError(FasthistError, ValueError):
+    """An argument outside what is accepted."""
+
+
+class CheckpointError(FasthistError, ValueError):
+    """A checkpoint file that cannot be read."""
+
+
+class WriteError(FasthistError, OSError):
+    """An event file that could not be written; what it should hold is still held."""
+
+
+class MissingPackageError(FasthistError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+    @classmethod
+    def for_extra(cls, package: str, extra: str, purpose: str) -> MissingPackageError:
+        """Name the package, why it is needed and the command that installs it."""
+        return cls(f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'")

@@ -1,0 +1,213 @@
+"""Any producer's array as bit patterns in host memory: no copy, and no import of the producer.
+
+A framework that made an array has been imported already, so it is looked up in `sys.modules`. Everything else
+comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_array_interface__`` (refused for now).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.dtypes import FORMATS, Format
+from fasthist.errors import ArrayError, DeviceError
+
+ACCEPTED = ", ".join(FORMATS)
+
+
+class Bits(NamedTuple):
+    """Bit patterns whose meaning the array's dtype does not tell.
+
+    Attributes
+    ----------
+    array : unsigned integers[...]
+        The patterns, as wide as the format.
+    format : str
+        A name in `fasthist.dtypes.FORMATS`, such as ``"bfloat16"``.
+    """
+
+    array: NDArray[Any]
+    format: str
+
+
+class Dense(NamedTuple):
+    """What `read` gives: the memory of the producer's array, and how to read it.
+
+    Attributes
+    ----------
+    array : carrier[...]
+        The producer's own memory wherever that is possible: any shape, strides, byte order; do not write.
+    format : Format
+        What the patterns mean.
+    """
+
+    array: NDArray[Any]
+    format: Format
+
+
+def read(values: Any, name: str = "values") -> Dense:
+    """Take an array from whoever made it.
+
+    Parameters
+    ----------
+    values : array, Bits, sequence or scalar
+        NumPy and ml_dtypes arrays, torch CPU tensors, JAX and TensorFlow arrays, anything with ``__array__``,
+        DLPack or the buffer protocol on the CPU; lists and numbers.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    Dense
+        A view of the same memory. Copied are only: lists and numbers, the unmasked part of a masked array, a torch
+        tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX: an array spread
+        over several devices).
+
+    Raises
+    ------
+    ArrayError
+        No dense array of real numbers: complex, strings, objects, sparse, quantised, without memory, ...
+    DeviceError
+        The array lies in the memory of another device.
+    """
+    if isinstance(values, Bits):
+        return _from_bits(values, name)
+    if not isinstance(values, np.ndarray):
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(values, torch.Tensor):
+            return _from_torch(values, torch, name)
+        values = _as_numpy(values, name)
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.compressed()
+    return _from_numpy(np.asarray(values), name)
+
+
+def _refused(name: str, what: str, hint: str = "") -> ArrayError:
+    text = f"{name}: {what}. Accepted: dense arrays of {ACCEPTED}."
+    return ArrayError(f"{text} Hint: {hint}." if hint else text)
+
+
+def _from_numpy(array: NDArray[Any], name: str) -> Dense:
+    row = FORMATS.get(array.dtype.name)
+    if row is None:
+        raise _refused(name, f"dtype {array.dtype} cannot be counted", _hint(array.dtype))
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        return Dense(array.view(row.carrier.newbyteorder(array.dtype.byteorder)), row)
+    return Dense(array.view(row.carrier), row)
+
+
+def _hint(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return "count .real and .imag, or the absolute values, on their own"
+    if dtype.kind == "O":
+        return "a list of lists of unequal length, or of objects, is no array; count each part on its own"
+    if dtype.kind in "SUT":
+        return "convert the text to numbers first"
+    if dtype.kind in "mM":
+        return 'view the times as "int64" first'
+    if dtype.kind == "f":
+        return "convert it to float64 first"
+    if dtype.fields:
+        return "count each field on its own"
+    return "convert it to one of these first"
+
+
+def _from_bits(bits: Bits, name: str) -> Dense:
+    row = FORMATS.get(bits.format)
+    if row is None:
+        raise _refused(name, f"format {bits.format!r} is not known")
+    array = np.asarray(bits.array)
+    if array.dtype.kind != "u" or array.dtype.itemsize * 8 != row.bits:
+        raise _refused(
+            name, f"patterns of {row.name} come as uint{row.bits}, these are {array.dtype}", "view them as such"
+        )
+    return Dense(array, row)
+
+
+def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise _refused(name, f"a {layout} torch tensor is not dense", "count .values(), or .to_dense()")
+    if tensor.is_nested:
+        raise _refused(name, "a nested torch tensor is not dense", "count .values()")
+    if tensor.is_quantized:
+        raise _refused(
+            name, f"a quantised torch tensor ({kind}) is no plain array", "count .int_repr(), or .dequantize()"
+        )
+    device = tensor.device.type
+    if device == "meta":
+        raise _refused(name, "a torch tensor on the meta device has no values", "materialise it first")
+    if device != "cpu":
+        raise _elsewhere(name, f"a torch tensor on {tensor.device}", ".detach().cpu()")
+    row = FORMATS.get(kind)
+    if row is None:
+        what = "a complex torch tensor" if tensor.is_complex() else f"torch dtype {kind}"
+        hint = "count .real and .imag, or .abs(), on their own" if tensor.is_complex() else ""
+        raise _refused(name, f"{what} cannot be counted", hint)
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError as error:
+        raise _refused(name, f"{type(tensor).__name__} has no memory to read ({error})") from error
+    if address == 0 and tensor.numel():
+        raise _refused(
+            name,
+            f"{type(tensor).__name__} holds no memory of its own",
+            "pass the tensor that it wraps, such as .to_local() of a DTensor",
+        )
+    if not tensor.numel():
+        return Dense(np.empty(0, dtype=row.carrier), row)
+    # From the address, since tensor.numpy() knows no bfloat16, no float8 and refuses what requires a gradient.
+    strides = [stride * (row.bits // 8) for stride in tensor.stride()]
+    extent = sum((n - 1) * stride for n, stride in zip(tensor.shape, strides, strict=True)) + row.bits // 8
+    memory = (ctypes.c_char * extent).from_address(address)
+    memory._owner = tensor  # type: ignore[attr-defined]  # keeps the memory alive as long as the array
+    return Dense(np.ndarray(tuple(tensor.shape), row.carrier, memory, strides=strides), row)
+
+
+def _elsewhere(name: str, what: str, remedy: str) -> DeviceError:
+    return DeviceError(
+        f"{name}: {what} is not in host memory. Accepted: arrays on the CPU; no backend for other devices is "
+        f"installed. Hint: copy it first, with {remedy}."
+    )
+
+
+def _as_numpy(values: Any, name: str) -> NDArray[Any]:
+    kind = type(values).__name__
+    if isinstance(values, (str, bytes, dict, set)) or values is None:
+        raise _refused(name, f"{kind} is no array of numbers")
+    if hasattr(values, "__cuda_array_interface__"):
+        raise _elsewhere(name, f"a CUDA array ({kind})", "its own method for that (.get(), .copy_to_host(), ...)")
+    if hasattr(values, "__dlpack_device__") and not hasattr(values, "__array__"):
+        return _from_dlpack(values, name)
+    if not hasattr(values, "__array__"):
+        if "sparse" in f"{type(values).__module__}.{kind}".lower():
+            raise _refused(name, f"{kind} is sparse", "count its stored values, such as .data or .values")
+        if kind == "IndexedSlices":
+            raise _refused(name, "IndexedSlices are sparse", "count .values")
+    try:
+        return np.asarray(values)
+    except Exception as error:
+        # A producer may raise anything here: a tracer, a symbolic tensor, a ragged list, a deleted buffer.
+        first_line = str(error).strip().split("\n")[0]
+        raise _refused(name, f"{kind} gives no array ({first_line})", "pass values that are computed already") from error
+
+
+_DLPACK_HOST = {1, 3, 11}  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
+
+
+def _from_dlpack(values: Any, name: str) -> NDArray[Any]:
+    device, number = values.__dlpack_device__()
+    kind = type(values).__name__
+    if int(device) not in _DLPACK_HOST:
+        raise _elsewhere(name, f"{kind} on DLPack device ({int(device)}, {number})", "its own method for that")
+    try:
+        return np.from_dlpack(values)
+    except Exception as error:
+        raise _refused(name, f"{kind} gives no DLPack capsule that numpy reads ({error})") from error

@@ -1,0 +1,108 @@
+"""Walk over any strided array in contiguous chunks, without a copy where memory is contiguous already.
+
+The order of the elements does not matter to a histogram, so axes are walked in the order of their strides, and
+backwards where a stride is negative: transposed, reversed and Fortran-ordered arrays are contiguous.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Chunks:
+    """The chunks of one array, numbered from 0; which elements they hold depends on the array alone.
+
+    Parameters
+    ----------
+    array : carrier[...]
+        Any shape, strides and byte order.
+    size : int
+        Most elements in a chunk.
+
+    Attributes
+    ----------
+    count : int
+        How many chunks.
+    """
+
+    def __init__(self, array: Array, size: int) -> None:
+        ordered = _in_memory_order(array)
+        self._size = size
+        self._native = array.dtype.newbyteorder("=")
+        self._flat: Array | None = None
+        self._pieces: list[Array] = []
+        if ordered.flags.c_contiguous and ordered.flags.aligned and array.dtype.isnative:
+            self._flat = _writable(ordered.reshape(-1))
+            self.count = -(-array.size // size)
+        else:
+            self._pieces = list(_split(ordered, size))
+            self.count = len(self._pieces)
+
+    def buffer(self) -> Array:
+        """Give the memory that `take` copies a chunk to; each thread needs its own."""
+        return np.empty(0 if self._flat is not None else self._size, dtype=self._native)
+
+    def spans(self, threads: int) -> list[range]:
+        """Divide the chunks into spans that threads can take in turn: several for each, none very long."""
+        # 64 chunks are some milliseconds, long against the microseconds that taking one costs.
+        length = 1 if self._flat is None else max(1, min(64, self.count // (4 * threads)))
+        return [range(i, min(i + length, self.count)) for i in range(0, self.count, length)]
+
+    def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
+        """Give the elements of a span.
+
+        Returns
+        -------
+        values : carrier[n]
+            Contiguous, in native byte order; the whole array, or `buffer`.
+        first, last : int
+            The chunks of `values` that are meant: `first` to `last` - 1.
+        rows : slice
+            Where these rows begin in a table with a row for each chunk of the array.
+        """
+        if self._flat is not None:
+            return self._flat, span.start, span.stop, slice(None)
+        piece = self._pieces[span.start]
+        values = buffer[: piece.size]
+        np.copyto(values.reshape(piece.shape), piece)
+        return values, 0, 1, slice(span.start, span.stop)
+
+
+def _in_memory_order(array: Array) -> Array:
+    array = array[tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in array.strides)]
+    axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return array.transpose(axes).squeeze()
+
+
+def _split(array: Array, size: int) -> Iterator[Array]:
+    if array.size == 0:
+        return
+    if array.size <= size:
+        yield array
+        return
+    row = array.size // array.shape[0]
+    if row >= size:
+        for part in array:
+            yield from _split(part, size)
+        return
+    for start in range(0, array.shape[0], size // row):
+        yield array[start : start + size // row]
+
+
+def _writable(flat: Array) -> Array:
+    # To Numba a read-only array is another type, for which every kernel would be compiled again. No kernel
+    # writes to its input.
+    if flat.flags.writeable or flat.size == 0:
+        return flat
+    memory = (ctypes.c_char * flat.nbytes).from_address(flat.ctypes.data)
+    alias = np.frombuffer(memory, dtype=flat.dtype)
+    # The alias must keep the owner of the memory alive.
+    memory._owner = flat  # type: ignore[attr-defined]
+    return alias

@@ -1,0 +1,462 @@
+"""Counting on a CPU: serial loops that release the GIL, compiled by Numba on first use.
+
+Arrays come in as their carriers (unsigned integers of the same width), contiguous and in native byte order. No
+loop allocates more than a block, none writes to its input, and none branches on a value.
+
+What was refused, and why: Numba's ``prange`` (one thread pool for the process, which aborts under two callers or
+dies in a forked child, and inlining loses the vectorisation); ``fastmath=True`` (it assumes that there is no NaN);
+loops over ``range(a, b)`` of a longer array (the check for negative indices stops vectorisation: slices are taken
+first).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+CHUNK = 1 << 16
+"""Elements whose sums are added in one go; partial sums of chunks do not depend on the number of threads."""
+
+BLOCK = 1 << 11
+"""Elements that stay in the first-level cache between the loop of the moments and that of the counts."""
+
+SUBTABLES = 4
+"""Copies of the counters that neighbours take in turn: an increment need not wait for the store of the one before."""
+
+_ONE = np.uint32(1)
+_S32 = np.uint32(18)
+_S64 = np.uint64(47)
+_HALF = np.uint64(32)
+_HIGH_CELL = np.uint64(32 + 18)
+
+_serial = {"nogil": True, "cache": True}
+# Division by zero gives what IEEE 754 says; Numba's own check for it would stop vectorisation.
+_elementwise = {**_serial, "error_model": "numpy"}
+# Sums may be reordered, which lets LLVM vectorise them; NaN and infinities must stay what they are.
+_vectorised = {**_serial, "fastmath": {"reassoc", "contract", "nsz"}}
+
+
+# -- float32 ------------------------------------------------------------------------------------------------
+
+
+@numba.njit(**_vectorised)
+def _moments_float32(keys, values):
+    """Give the extreme keys, sum and sum of squares of values that are all finite.
+
+    The minimum and the maximum are taken of integers, since LLVM vectorises those: a key orders as its float does.
+    """
+    low = np.int32(0x7FFFFFFF)
+    high = np.int32(-0x80000000)
+    total = 0.0
+    squares = 0.0
+    for i in range(keys.size):
+        key = np.int32(keys[i] ^ ((keys[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        low = min(low, key)
+        high = max(high, key)
+        value = np.float64(values[i])
+        total += value
+        squares += value * value
+    return low, high, total, squares
+
+
+@numba.njit(**_serial)
+def _finite_moments_float32(keys, values):
+    """Do the same and pass over what is not finite."""
+    low = np.int32(0x7FFFFFFF)
+    high = np.int32(-0x80000000)
+    total = 0.0
+    squares = 0.0
+    for i in range(keys.size):
+        if (keys[i] & np.int32(0x7F800000)) != np.int32(0x7F800000):
+            key = np.int32(keys[i] ^ ((keys[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+            low = min(low, key)
+            high = max(high, key)
+            value = np.float64(values[i])
+            total += value
+            squares += value * value
+    return low, high, total, squares
+
+
+@numba.njit(**_serial)
+def _count_float32(patterns, table, counts):
+    c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
+    pairs = patterns[: patterns.size & ~3].view(np.uint64)
+    # Two elements in one load, a tenth faster than one by one.
+    for i in range(pairs.size // 2):
+        p = pairs[2 * i]
+        q = pairs[2 * i + 1]
+        a = np.uint32(p)
+        b = np.uint32(p >> _HALF)
+        c = np.uint32(q)
+        d = np.uint32(q >> _HALF)
+        c0[np.uint32(table[a >> _S32] + a) >> _S32] += _ONE
+        c1[np.uint32(table[p >> _HIGH_CELL] + b) >> _S32] += _ONE
+        c2[np.uint32(table[c >> _S32] + c) >> _S32] += _ONE
+        c3[np.uint32(table[q >> _HIGH_CELL] + d) >> _S32] += _ONE
+    for i in range(patterns.size & ~3, patterns.size):
+        a = patterns[i]
+        c0[np.uint32(table[a >> _S32] + a) >> _S32] += _ONE
+
+
+@numba.njit(**_serial)
+def tally_float32(patterns, first, last, table, counts, sums):
+    """Count the slots of chunks `first` to `last` - 1, and sum each of them.
+
+    Parameters
+    ----------
+    patterns : uint32[n]
+    first, last : int
+        Chunks of `CHUNK` elements; the last chunk of the array may be shorter.
+    table : uint32[2**14]
+        See `fasthist.kernels.slots`.
+    counts : uint32[SUBTABLES, n_slots]
+        Added to. Fewer than 2**32 elements between two calls of `fold`.
+    sums : float64[n_chunks, 3]
+        Row ``c`` gets the sum, the sum of squares, and 0.
+
+    Returns
+    -------
+    low, high : float
+        Extremes of the finite values; inf and -inf if there is none.
+    """
+    low = np.int32(0x7FFFFFFF)
+    high = np.int32(-0x80000000)
+    for chunk in range(first, last):
+        begin = chunk * CHUNK
+        end = min(begin + CHUNK, patterns.size)
+        total = 0.0
+        squares = 0.0
+        for start in range(begin, end, BLOCK):
+            block = patterns[start : min(start + BLOCK, end)]
+            moments = _moments_float32(block.view(np.int32), block.view(np.float32))
+            # A square of a finite float32 cannot overflow a float64.
+            if not np.isfinite(moments[3]):
+                moments = _finite_moments_float32(block.view(np.int32), block.view(np.float32))
+            low = min(low, moments[0])
+            high = max(high, moments[1])
+            total += moments[2]
+            squares += moments[3]
+            _count_float32(block, table, counts)
+        sums[chunk, 0] = total
+        sums[chunk, 1] = squares
+        sums[chunk, 2] = 0.0
+    if low > high:
+        return np.inf, -np.inf
+    ends = np.array([low, high], dtype=np.int32)
+    for i in range(2):
+        ends[i] = np.int32(ends[i] ^ ((ends[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+    # Adding zero turns -0.0 into 0.0.
+    return np.float64(ends.view(np.float32)[0]) + 0.0, np.float64(ends.view(np.float32)[1]) + 0.0
+
+
+# -- float64, and integers of 32 and 64 bits by way of it ----------------------------------------------------
+
+
+@numba.njit(**_vectorised)
+def _moments_float64(keys, values):
+    low = np.int64(0x7FFFFFFFFFFFFFFF)
+    high = ~low
+    total = 0.0
+    squares = 0.0
+    for i in range(keys.size):
+        key = keys[i] ^ ((keys[i] >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
+        low = min(low, key)
+        high = max(high, key)
+        total += values[i]
+        squares += values[i] * values[i]
+    return low, high, total, squares, 0.0
+
+
+@numba.njit(**_serial)
+def _finite_moments_float64(keys, values):
+    """Pass over what is not finite, and sum in units of 2**64 if the sum might overflow on the way."""
+    low = np.int64(0x7FFFFFFFFFFFFFFF)
+    high = ~low
+    total = 0.0
+    squares = 0.0
+    scaled = 0.0
+    for i in range(keys.size):
+        if (keys[i] & np.int64(0x7FF0000000000000)) != np.int64(0x7FF0000000000000):
+            key = keys[i] ^ ((keys[i] >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
+            low = min(low, key)
+            high = max(high, key)
+            if abs(values[i]) < 2.0**900:
+                total += values[i]
+            else:
+                scaled += values[i] * 2.0**-64
+            squares += values[i] * values[i]
+    return low, high, total, squares, scaled
+
+
+@numba.njit(**_serial)
+def _count_float64(patterns, table, counts):
+    c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
+    for i in range(patterns.size // 4):
+        a = patterns[4 * i]
+        b = patterns[4 * i + 1]
+        c = patterns[4 * i + 2]
+        d = patterns[4 * i + 3]
+        c0[(table[a >> _S64] + a) >> _S64] += _ONE
+        c1[(table[b >> _S64] + b) >> _S64] += _ONE
+        c2[(table[c >> _S64] + c) >> _S64] += _ONE
+        c3[(table[d >> _S64] + d) >> _S64] += _ONE
+    for i in range(patterns.size & ~3, patterns.size):
+        a = patterns[i]
+        c0[(table[a >> _S64] + a) >> _S64] += _ONE
+
+
+@numba.njit(**_serial)
+def _from_key(key):
+    pattern = np.array([key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))], dtype=np.int64)
+    return pattern.view(np.float64)[0] + 0.0
+
+
+@numba.njit(**_serial)
+def tally_float64(patterns, first, last, table, counts, sums):
+    """Do what `tally_float32` does, for uint64[n] patterns and a uint64[2**17] table.
+
+    Values of 2**900 and more, in a block whose sum of squares overflows, are summed in units of 2**64 in
+    ``sums[chunk, 2]``: so their sum cannot overflow before it is complete.
+    """
+    low = np.int64(0x7FFFFFFFFFFFFFFF)
+    high = ~low
+    for chunk in range(first, last):
+        begin = chunk * CHUNK
+        end = min(begin + CHUNK, patterns.size)
+        total = 0.0
+        squares = 0.0
+        scaled = 0.0
+        for start in range(begin, end, BLOCK):
+            block = patterns[start : min(start + BLOCK, end)]
+            moments = _moments_float64(block.view(np.int64), block.view(np.float64))
+            if not np.isfinite(moments[3]):
+                moments = _finite_moments_float64(block.view(np.int64), block.view(np.float64))
+            low = min(low, moments[0])
+            high = max(high, moments[1])
+            total += moments[2]
+            squares += moments[3]
+            scaled += moments[4]
+            _count_float64(block, table, counts)
+        sums[chunk, 0] = total
+        sums[chunk, 1] = squares
+        sums[chunk, 2] = scaled
+    if low > high:
+        return np.inf, -np.inf
+    return _from_key(low), _from_key(high)
+
+
+@numba.njit(**_serial)
+def _widen_down(values, widened):
+    """Convert to float64, rounding down: an integer below a limit never reaches it by rounding.
+
+    A limit above 2**53 is itself an integer, so ``limit <= value`` exactly if ``limit <= widened value``.
+    """
+    for i in range(values.size):
+        # Both halves are exact; the sum rounds, and what it lost is exact again (Dekker's Fast2Sum).
+        upper = np.float64(values[i] >> 32) * 2.0**32
+        lower = np.float64(values[i] & 0xFFFFFFFF)
+        wide = upper + lower
+        widened[i] = wide if lower - (wide - upper) >= 0.0 else np.nextafter(wide, -np.inf)
+
+
+@numba.njit(**_serial)
+def tally_integers(values, first, last, down, table, counts, sums):
+    """Do what `tally_float64` does, for integers of 32 or 64 bits.
+
+    Parameters
+    ----------
+    values : int32[n], uint32[n], int64[n] or uint64[n]
+    down : bool
+        Round integers beyond 2**53 down (TensorFlow's limits) or to the nearest float64 (as numpy's astype).
+    """
+    widened = np.empty(CHUNK, dtype=np.float64)
+    low = np.inf
+    high = -np.inf
+    for chunk in range(first, last):
+        part = values[chunk * CHUNK : min((chunk + 1) * CHUNK, values.size)]
+        if down:
+            _widen_down(part, widened)
+        else:
+            for i in range(part.size):
+                widened[i] = np.float64(part[i])
+        ends = tally_float64(
+            widened[: part.size].view(np.uint64), 0, 1, table, counts, sums[chunk : chunk + 1]
+        )
+        low = min(low, ends[0])
+        high = max(high, ends[1])
+    return low, high
+
+
+# -- formats of 8 and 16 bits: every pattern is counted ------------------------------------------------------
+
+
+@numba.njit(**_serial)
+def count_codes8(patterns, counts):
+    """Count each pattern of uint8[n] `patterns` into uint32[SUBTABLES, 256] `counts`."""
+    c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
+    byte = np.uint64(0xFF)
+    words = patterns[: patterns.size & ~7].view(np.uint64)
+    for i in range(words.size):
+        w = words[i]
+        c0[w & byte] += _ONE
+        c1[(w >> np.uint64(8)) & byte] += _ONE
+        c2[(w >> np.uint64(16)) & byte] += _ONE
+        c3[(w >> np.uint64(24)) & byte] += _ONE
+        c0[(w >> np.uint64(32)) & byte] += _ONE
+        c1[(w >> np.uint64(40)) & byte] += _ONE
+        c2[(w >> np.uint64(48)) & byte] += _ONE
+        c3[w >> np.uint64(56)] += _ONE
+    for i in range(patterns.size & ~7, patterns.size):
+        c0[patterns[i]] += _ONE
+
+
+@numba.njit(**_serial)
+def count_codes16(patterns, counts):
+    """Count each pattern of uint16[n] `patterns` into uint32[2, 65536] `counts`."""
+    c0, c1 = counts[0], counts[1]
+    half = np.uint64(0xFFFF)
+    words = patterns[: patterns.size & ~3].view(np.uint64)
+    for i in range(words.size):
+        w = words[i]
+        c0[w & half] += _ONE
+        c1[(w >> np.uint64(16)) & half] += _ONE
+        c0[(w >> np.uint64(32)) & half] += _ONE
+        c1[w >> np.uint64(48)] += _ONE
+    for i in range(patterns.size & ~3, patterns.size):
+        c0[patterns[i]] += _ONE
+
+
+# -- other buckets, in a second look at data whose extremes are known -----------------------------------------
+
+
+@numba.njit(**_elementwise)
+def _uniform_index(values, low, high, n, doubt, index):
+    """Put numpy's first guess of each bucket into `index`, and count the guesses that its edges may correct."""
+    width = high - low
+    doubtful = 0
+    for i in range(values.size):
+        value = np.float64(values[i])
+        inside = (value >= low) & (value <= high)
+        place = (value - low) / width * n if inside else 0.5
+        guess = np.int32(place)
+        away = place - np.float64(guess)
+        doubtful += np.int64((away < doubt) | (away > 1.0 - doubt))
+        index[i] = guess if inside else np.int32(n)
+    return doubtful
+
+
+@numba.njit(**_serial)
+def count_uniform(values, first, last, edges, doubt, counts):
+    """Count chunks `first` to `last` - 1 in uniform buckets, as `numpy.histogram` does.
+
+    Parameters
+    ----------
+    values : float32[n], float64[n], int32[n], ...
+        NaN and infinities are passed over.
+    edges : float64[k + 1]
+        The first and the last are the extremes of the data, or beyond them.
+    doubt : float
+        How near to a border, in buckets, the guess ``(x - low) / (high - low) * k`` may be wrong by one.
+    counts : uint32[1 or SUBTABLES, k + 1]
+        Added to; the last column takes what is not finite.
+
+    Notes
+    -----
+    Source of the guess and of its correction by the edges: ``histogram`` in numpy/lib/_histograms_impl.py.
+    """
+    n = edges.size - 1
+    tables = counts.shape[0]
+    c0, c1, c2, c3 = counts[0], counts[1 % tables], counts[2 % tables], counts[3 % tables]
+    index = np.empty(BLOCK, dtype=np.int32)
+    end = min(last * CHUNK, values.size)
+    for start in range(first * CHUNK, end, BLOCK):
+        block = values[start : min(start + BLOCK, end)]
+        if _uniform_index(block, edges[0], edges[n], n, doubt, index) > 0:
+            for i in range(block.size):
+                k = index[i]
+                value = np.float64(block[i])
+                if value >= edges[0] and value <= edges[n]:
+                    k = min(k, n - 1)
+                    if value < edges[k]:
+                        k -= 1
+                    if value >= edges[k + 1] and k != n - 1:
+                        k += 1
+                index[i] = k
+        for i in range(block.size // 4):
+            c0[np.uint32(index[4 * i])] += _ONE
+            c1[np.uint32(index[4 * i + 1])] += _ONE
+            c2[np.uint32(index[4 * i + 2])] += _ONE
+            c3[np.uint32(index[4 * i + 3])] += _ONE
+        for i in range(block.size & ~3, block.size):
+            c0[np.uint32(index[i])] += _ONE
+
+
+@numba.njit(**_serial)
+def count_edges(values, first, last, edges, counts):
+    """Count chunks `first` to `last` - 1 in buckets with any edges, by bisection.
+
+    Parameters
+    ----------
+    values : float32[n], float64[n], int32[n], ...
+        NaN and infinities are passed over.
+    edges : float64[k + 1]
+    counts : uint32[1, k + 3]
+        Added to: values below the first edge, the buckets, values above the last edge, and what is not finite.
+    """
+    n = edges.size
+    row = counts[0]
+    steps = 0
+    while (1 << steps) < n + 1:
+        steps += 1
+    for i in range(first * CHUNK, min(last * CHUNK, values.size)):
+        value = np.float64(values[i])
+        place = 0
+        for step in range(steps - 1, -1, -1):
+            ahead = place + (1 << step)
+            # Always the same number of steps, and a conditional move: no branch on a value.
+            place = ahead if ahead <= n and edges[min(ahead, n) - 1] <= value else place
+        if value == edges[n - 1]:
+            place = n - 1
+        row[place if np.isfinite(value) else n + 1] += _ONE
+
+
+# -- from slots to answers -----------------------------------------------------------------------------------
+
+
+@numba.njit(**_serial)
+def fold(counts, totals):
+    """Add the subtables of uint32[t, n] `counts` to uint64[n] `totals`, and clear them."""
+    for table in range(counts.shape[0]):
+        row = counts[table]
+        for i in range(row.size):
+            totals[i] += np.uint64(row[i])
+            row[i] = np.uint32(0)
+
+
+@numba.njit(**_serial)
+def classify(totals, kind, bucket, exponent, losses, kinds, buckets, exponents, cast_losses):
+    """Distribute slot counts over what the slots mean.
+
+    Parameters
+    ----------
+    totals : uint64[n_slots]
+    kind, bucket, exponent, losses
+        The arrays of `fasthist.kernels.slots.Slots`.
+    kinds : uint64[5]
+    buckets : uint64[n_buckets]
+    exponents : uint64[256]
+    cast_losses : uint64[6]
+        All four are added to.
+    """
+    for slot in range(totals.size):
+        count = totals[slot]
+        if count == 0:
+            continue
+        kinds[kind[slot]] += count
+        if kind[slot] <= 1:
+            buckets[bucket[slot]] += count
+        if kind[slot] == 0:
+            exponents[exponent[slot]] += count
+            for bit in range(6):
+                if (losses[slot] >> bit) & 1:
+                    cast_losses[bit] += count

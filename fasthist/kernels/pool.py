@@ -1,0 +1,104 @@
+"""A few threads of our own, on which compiled loops run side by side.
+
+They work for several Python threads at once, and a forked child makes its own. (Numba's layers do neither:
+``workqueue`` aborts the process under two callers, ``omp`` kills a child of a process that has used it.)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from fasthist.errors import ArgumentError
+
+VARIABLE = "FASTHIST_NUM_THREADS"
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def thread_count(threads: int | None) -> int:
+    """Say how many threads a call may use.
+
+    Parameters
+    ----------
+    threads : int or None
+        What the caller asked for; None: the environment variable ``FASTHIST_NUM_THREADS``, else all CPUs that
+        this process may run on.
+
+    Raises
+    ------
+    ArgumentError
+        The number, or the variable, is no whole number of at least 1.
+    """
+    if threads is None:
+        value = os.environ.get(VARIABLE, "").strip()
+        if not value:
+            return available_cpus()
+        if not value.isdecimal() or int(value) < 1:
+            msg = f"{VARIABLE}={value!r} is no number of threads. Accepted: a whole number >= 1, or unset."
+            raise ArgumentError(msg)
+        return int(value)
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        msg = f"threads={threads!r} is no number of threads. Accepted: a whole number >= 1, or None for all CPUs."
+        raise ArgumentError(msg)
+    return threads
+
+
+def available_cpus() -> int:
+    """Count the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(work: Callable[[], None], threads: int) -> None:
+    """Call ``work()`` on `threads` threads at once, the caller's among them, and wait for all.
+
+    Raises
+    ------
+    BaseException
+        The first error that any of the calls raised.
+    """
+    helpers = [helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            # One that has not begun has nothing left to do; the work is shared out as it is taken.
+            if not helper.cancel():
+                helper.exception()
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+
+
+def _submit(work: Callable[[], None], size: int) -> Future[None] | None:
+    global _pool, _pool_size  # noqa: PLW0603 - one pool in each process
+    with _lock:
+        if _pool is None or _pool_size < size:
+            # An outgrown pool ends when its last task does.
+            if _pool is not None:
+                _pool.shutdown(wait=False)
+            _pool = ThreadPoolExecutor(size, thread_name_prefix="fasthist")
+            _pool_size = size
+        try:
+            return _pool.submit(work)
+        except RuntimeError:
+            # The interpreter is shutting down: the caller's thread does all the work.
+            return None
+
+
+def _forget() -> None:
+    # The threads of the parent do not exist in a forked child, and its lock may be held by one of them.
+    global _lock, _pool, _pool_size  # noqa: PLW0603
+    _lock = threading.Lock()
+    _pool = None
+    _pool_size = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
