@@ -1,0 +1,161 @@
+"""The package has one reading order: a module imports only what stands above it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fasthist
+
+PACKAGE = Path(fasthist.__file__).parent
+ORDER = (
+    # what is a histogram?
+    "errors",
+    "dtypes",
+    "buckets",
+    "hist",
+    # how is it counted?
+    "kernels.slots",
+    "kernels.chunks",
+    "kernels.pool",
+    "kernels.cpu",
+    "kernels",
+    # how does data come in?
+    "intake",
+    "tree",
+    "compute",
+    "checkpoints",
+    # how does it go out?
+    "events.wire",
+    "events.record",
+    "events.messages",
+    "events.writer",
+    "events",
+    # what do you do with it?
+    "summary_writer",
+    "demo",
+    "cli",
+)
+BYTES_ONLY = {"events.wire", "events.record"}
+NEVER_COUNTS = {"events.wire", "events.record", "events.messages", "events.writer"}
+HEAVY = {
+    "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
+}  # fmt: skip
+MAY_IMPORT_AT_TOP = {"kernels.cpu": {"numba"}}
+
+
+def modules(root: Path) -> list[tuple[str, ast.Module]]:
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        if name not in ("__init__", "__main__"):
+            found.append((name, ast.parse(path.read_text("utf-8"))))
+    return found
+
+
+def place(name: str) -> int:
+    """Give the place of the longest known prefix."""
+    for size in range(name.count(".") + 1, 0, -1):
+        prefix = ".".join(name.split(".")[:size])
+        if prefix in ORDER:
+            return ORDER.index(prefix)
+    raise AssertionError(f"fasthist.{name} has no place in ORDER: add it where a newcomer should read it")
+
+
+def own_imports(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fasthist":
+            base = (node.module or "").removeprefix("fasthist").lstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                found.append(full if full in ORDER else base)
+        elif isinstance(node, ast.Import):
+            found += [a.name.removeprefix("fasthist.") for a in node.names if a.name.startswith("fasthist.")]
+    return [name for name in found if name]
+
+
+def top_level_imports(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def violations(root: Path) -> list[str]:
+    bad = []
+    for name, tree in modules(root):
+        for target in own_imports(tree):
+            inside = target == name or target.startswith(name + ".") or name.startswith(target + ".")
+            if place(target) >= place(name) and not inside:
+                bad.append(f"{name} imports {target}, which comes later in ORDER")
+            if name in BYTES_ONLY and target != "errors":
+                bad.append(f"{name} knows bytes only, yet imports {target}")
+            if name in NEVER_COUNTS and target.split(".")[0] in ("kernels", "intake", "compute", "hist"):
+                bad.append(f"{name} must never import {target}")
+        heavy = top_level_imports(tree) & HEAVY - MAY_IMPORT_AT_TOP.get(name, set())
+        bad += [f"{name} imports {package} at module level" for package in sorted(heavy)]
+    return bad
+
+
+def test_imports_point_backwards():
+    assert violations(PACKAGE) == []
+
+
+def test_this_test_can_fail(tmp_path):
+    (tmp_path / "hist.py").write_text("import torch\nfrom fasthist.compute import histogram\n")
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "wire.py").write_text("from fasthist.hist import Histogram\n")
+    assert violations(tmp_path) == [
+        "events.wire knows bytes only, yet imports hist",
+        "events.wire must never import hist",
+        "hist imports compute, which comes later in ORDER",
+        "hist imports torch at module level",
+    ]
+
+
+def test_a_module_without_a_place_is_named(tmp_path):
+    (tmp_path / "stray.py").write_text("from fasthist import errors\n")
+    with pytest.raises(AssertionError, match=r"fasthist\.stray has no place"):
+        violations(tmp_path)
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sorted(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import fasthist",
+        "import fasthist; fasthist.Histogram, fasthist.histogram, fasthist.SummaryWriter",
+        "import fasthist.cli",
+    ],
+)
+def test_importing_is_light(statement):
+    assert loaded(statement) == set()
+
+
+def test_counting_loads_numba_and_nothing_else():
+    assert loaded("import fasthist; fasthist.histogram([1.0])") == {"numba"}
+
+
+def test_no_public_name_is_also_a_module():
+    """A lazy ``fasthist.x`` would be overwritten by the submodule ``x`` as soon as anything imports it."""
+    assert set(fasthist.__all__) & {name.split(".")[0] for name, _ in modules(PACKAGE)} == set()
+
+
+def test_every_public_name_resolves():
+    assert all(getattr(fasthist, name).__module__.startswith("fasthist.") for name in fasthist.__all__)
+    assert set(dir(fasthist)) >= set(fasthist.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'histgram'"):
+        fasthist.histgram  # noqa: B018
