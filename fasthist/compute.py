@@ -134,5 +134,7 @@ def histograms(
 def check_device(device: str | None) -> None:
     """Refuse a device that no backend serves."""
     if device not in (None, "cpu"):
-        msg = f'device={device!r} has no backend. Accepted: "cpu", or None for where the values are.'
+        msg = (
+            f'device={device!r} has no backend. Accepted: "cpu", or None for where the values are.'
+        )
         raise DeviceError(msg)

@@ -69,22 +69,21 @@ class Format:
         float64[...]
             Exact values; NaN and infinities where the format has them.
         """
-        u = patterns.astype(np.int64)
+        u: NDArray[np.int64] = patterns.astype(np.int64)
         if self.kind == "bool":
-            return (u != 0).astype(np.float64)
-        if self.kind == "uint":
-            return u.astype(np.float64)
+            u = (u != 0).astype(np.int64)
         if self.kind == "int":
-            return (u - ((u >> (self.bits - 1)) << self.bits)).astype(np.float64)
+            u = u - ((u >> (self.bits - 1)) << self.bits)
+        if self.kind != "float":
+            return u.astype(np.float64)
         exponent_bits = self.bits - 1 - self.mantissa
         top = (1 << exponent_bits) - 1
         exponent = (u >> self.mantissa) & top
         fraction = u & ((1 << self.mantissa) - 1)
         negative = (u >> (self.bits - 1)) == 1
         significand = np.where(exponent == 0, fraction, fraction + (1 << self.mantissa))
-        value = np.ldexp(
-            significand.astype(np.float64), np.maximum(exponent, 1) - self.bias - self.mantissa
-        )
+        scale = np.maximum(exponent, 1) - self.bias - self.mantissa
+        value: NDArray[np.float64] = np.ldexp(significand.astype(np.float64), scale)
         if self.specials == "ieee":
             value[exponent == top] = np.inf
             value[(exponent == top) & (fraction != 0)] = np.nan

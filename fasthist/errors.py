@@ -42,4 +42,6 @@ class MissingPackageError(FasthistError, ImportError):
     @classmethod
     def for_extra(cls, package: str, extra: str, purpose: str) -> MissingPackageError:
         """Name the package, why it is needed and the command that installs it."""
-        return cls(f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'")
+        return cls(
+            f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'"
+        )

@@ -6,12 +6,13 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.buckets import Buckets
+from fasthist.display import written_buckets
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
 
@@ -33,7 +34,9 @@ class RawHistogram(TypedDict):
     bucket_counts: NDArray[np.float64]
 
 
-def _extreme(choose: Callable[[float, float], float]) -> Callable[[float | None, float | None], float | None]:
+def _extreme(
+    choose: Callable[[float, float], float],
+) -> Callable[[float | None, float | None], float | None]:
     def merge(a: float | None, b: float | None) -> float | None:
         if a is None or b is None:
             return b if a is None else a
@@ -42,8 +45,10 @@ def _extreme(choose: Callable[[float, float], float]) -> Callable[[float | None,
     return merge
 
 
-def _merged_by(rule: Callable[[Any, Any], Any]) -> Any:
-    return field(metadata={"merge": rule})
+# How two histograms' values of a field become one: a table, so that every way of merging follows it.
+_SUM = {"merge": operator.add}
+_MIN = {"merge": _extreme(min)}
+_MAX = {"merge": _extreme(max)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,20 +91,20 @@ class Histogram:
     """
 
     buckets: Buckets
-    counts: NDArray[np.uint64] = _merged_by(operator.add)
-    below_count: int = _merged_by(operator.add)
-    above_count: int = _merged_by(operator.add)
-    num: int = _merged_by(operator.add)
-    min: float | None = _merged_by(_extreme(min))
-    max: float | None = _merged_by(_extreme(max))
-    sum: float = _merged_by(operator.add)
-    sum_squares: float = _merged_by(operator.add)
-    zero_count: int = _merged_by(operator.add)
-    nan_count: int = _merged_by(operator.add)
-    posinf_count: int = _merged_by(operator.add)
-    neginf_count: int = _merged_by(operator.add)
-    exponent_counts: NDArray[np.uint64] = _merged_by(operator.add)
-    cast_losses: NDArray[np.uint64] = _merged_by(operator.add)
+    counts: NDArray[np.uint64] = field(metadata=_SUM)
+    below_count: int = field(metadata=_SUM)
+    above_count: int = field(metadata=_SUM)
+    num: int = field(metadata=_SUM)
+    min: float | None = field(metadata=_MIN)
+    max: float | None = field(metadata=_MAX)
+    sum: float = field(metadata=_SUM)
+    sum_squares: float = field(metadata=_SUM)
+    zero_count: int = field(metadata=_SUM)
+    nan_count: int = field(metadata=_SUM)
+    posinf_count: int = field(metadata=_SUM)
+    neginf_count: int = field(metadata=_SUM)
+    exponent_counts: NDArray[np.uint64] = field(metadata=_SUM)
+    cast_losses: NDArray[np.uint64] = field(metadata=_SUM)
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses):
@@ -151,7 +156,14 @@ class Histogram:
         shown = [f"num={self.num}"]
         if self.num:
             shown += [f"{name}={getattr(self, name):.6g}" for name in ("min", "max", "mean", "std")]
-        specials = ("zero_count", "nan_count", "posinf_count", "neginf_count", "below_count", "above_count")
+        specials = (
+            "zero_count",
+            "nan_count",
+            "posinf_count",
+            "neginf_count",
+            "below_count",
+            "above_count",
+        )
         shown += [f"{name}={getattr(self, name)}" for name in specials if getattr(self, name)]
         return f"Histogram({', '.join(shown)}, buckets={self.buckets.name!r}[{len(self.buckets)}])"
 
@@ -184,7 +196,7 @@ class Histogram:
         """Square root of `sum_squares`; 0 for no values."""
         return math.sqrt(self.sum_squares)
 
-    def underflow(self, format: CastFormat) -> float | None:  # noqa: A002
+    def underflow(self, format: CastFormat) -> float | None:
         """Share of the non-zero values that a cast to `format` would turn into zero.
 
         Parameters
@@ -204,7 +216,7 @@ class Histogram:
         """
         return self._loss(format, 0)
 
-    def overflow(self, format: CastFormat) -> float | None:  # noqa: A002
+    def overflow(self, format: CastFormat) -> float | None:
         """Share of the non-zero values that a cast to `format` would turn into an infinity or NaN.
 
         Parameters
@@ -224,12 +236,14 @@ class Histogram:
         """
         return self._loss(format, 1)
 
-    def _loss(self, format: str, column: int) -> float | None:  # noqa: A002
+    def _loss(self, format: str, column: int) -> float | None:
         if format not in CAST_FORMATS:
             msg = f"format {format!r} has no cast counts. Accepted: {', '.join(CAST_FORMATS)}."
             raise ArgumentError(msg)
         nonzero = self.num - self.zero_count
-        return int(self.cast_losses[CAST_FORMATS.index(format), column]) / nonzero if nonzero else None
+        return (
+            int(self.cast_losses[CAST_FORMATS.index(format), column]) / nonzero if nonzero else None
+        )
 
     def quantile(self, q: float) -> float | None:
         """Value below which the share `q` of the finite values lies, interpolated inside its bucket.
@@ -344,7 +358,7 @@ class Histogram:
                 "Hint: check `num` first; NaN and infinities are in `nan_count`, `posinf_count`, `neginf_count`."
             )
             raise BucketsError(msg)
-        edges, counts = self._drawn(max_buckets)
+        edges, counts = written_buckets(*self._span(), max_buckets)
         return RawHistogram(
             min=self.min,
             max=self.max,
@@ -370,7 +384,7 @@ class Histogram:
         """
         if not self.num:
             return np.empty((0, 3))
-        edges, counts = self._drawn(max_buckets)
+        edges, counts = written_buckets(*self._span(), max_buckets)
         return np.column_stack((edges[:-1], edges[1:], counts))
 
     def _span(self) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
@@ -381,30 +395,3 @@ class Histogram:
         counts = np.concatenate((outside[:1], self.counts, outside[1:]))
         edges = np.concatenate((ends[:1], self.buckets.edges[first:last], ends[1:]))
         return edges, counts[first : last + 1]
-
-    def _drawn(self, max_buckets: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the buckets to be written: none of zero width, no two empty ones side by side."""
-        if max_buckets is not None and max_buckets < 1:
-            msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
-            raise ArgumentError(msg)
-        edges, spanned = self._span()
-        counts = spanned
-        # TensorBoard loses a bucket narrower than about 2**-40 of the range shown, so what is a point (a
-        # constant, or a maximum that is itself an edge) gets a little room.
-        room = max((edges[-1] / 2 - edges[0] / 2) * 2.0**-35, math.ulp(float(edges[-1])))
-        if counts.size == 1 and edges[0] == edges[-1]:
-            room = max(abs(edges[0]) * 2.0**-20, 2.0**-100)
-            edges = np.array([edges[0] - room, edges[0] + room])
-        elif edges[-2] == edges[-1]:
-            edges[-2] = max(edges[-1] - room, (edges[-3] + edges[-1]) / 2)
-        kept = np.ones(counts.size, dtype=bool)
-        kept[:-1] = (counts[:-1] > 0) | (counts[1:] > 0)
-        if max_buckets is not None and int(kept.sum()) > max_buckets:
-            positions = np.flatnonzero(kept)
-            group = -(-positions.size // max_buckets)
-            kept[:] = False
-            kept[positions[group - 1 :: group]] = True
-            kept[-1] = True
-        right = np.flatnonzero(kept)
-        reached = np.cumsum(spanned)[right]
-        return np.concatenate((edges[:1], edges[1:][right])), np.diff(reached, prepend=np.uint64(0)).astype(np.float64)

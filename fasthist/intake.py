@@ -123,7 +123,9 @@ def _from_bits(bits: Bits, name: str) -> Dense:
     array = np.asarray(bits.array)
     if array.dtype.kind != "u" or array.dtype.itemsize * 8 != row.bits:
         raise _refused(
-            name, f"patterns of {row.name} come as uint{row.bits}, these are {array.dtype}", "view them as such"
+            name,
+            f"patterns of {row.name} come as uint{row.bits}, these are {array.dtype}",
+            "view them as such",
         )
     return Dense(array, row)
 
@@ -132,16 +134,22 @@ def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
-        raise _refused(name, f"a {layout} torch tensor is not dense", "count .values(), or .to_dense()")
+        raise _refused(
+            name, f"a {layout} torch tensor is not dense", "count .values(), or .to_dense()"
+        )
     if tensor.is_nested:
         raise _refused(name, "a nested torch tensor is not dense", "count .values()")
     if tensor.is_quantized:
         raise _refused(
-            name, f"a quantised torch tensor ({kind}) is no plain array", "count .int_repr(), or .dequantize()"
+            name,
+            f"a quantised torch tensor ({kind}) is no plain array",
+            "count .int_repr(), or .dequantize()",
         )
     device = tensor.device.type
     if device == "meta":
-        raise _refused(name, "a torch tensor on the meta device has no values", "materialise it first")
+        raise _refused(
+            name, "a torch tensor on the meta device has no values", "materialise it first"
+        )
     if device != "cpu":
         raise _elsewhere(name, f"a torch tensor on {tensor.device}", ".detach().cpu()")
     row = FORMATS.get(kind)
@@ -165,9 +173,12 @@ def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
         return Dense(np.empty(0, dtype=row.carrier), row)
     # From the address, since tensor.numpy() knows no bfloat16, no float8 and refuses what requires a gradient.
     strides = [stride * (row.bits // 8) for stride in tensor.stride()]
-    extent = sum((n - 1) * stride for n, stride in zip(tensor.shape, strides, strict=True)) + row.bits // 8
+    extent = (
+        sum((n - 1) * stride for n, stride in zip(tensor.shape, strides, strict=True))
+        + row.bits // 8
+    )
     memory = (ctypes.c_char * extent).from_address(address)
-    memory._owner = tensor  # type: ignore[attr-defined]  # keeps the memory alive as long as the array
+    memory._owner = tensor  # keeps the memory alive as long as the array
     return Dense(np.ndarray(tuple(tensor.shape), row.carrier, memory, strides=strides), row)
 
 
@@ -183,12 +194,16 @@ def _as_numpy(values: Any, name: str) -> NDArray[Any]:
     if isinstance(values, (str, bytes, dict, set)) or values is None:
         raise _refused(name, f"{kind} is no array of numbers")
     if hasattr(values, "__cuda_array_interface__"):
-        raise _elsewhere(name, f"a CUDA array ({kind})", "its own method for that (.get(), .copy_to_host(), ...)")
+        raise _elsewhere(
+            name, f"a CUDA array ({kind})", "its own method for that (.get(), .copy_to_host(), ...)"
+        )
     if hasattr(values, "__dlpack_device__") and not hasattr(values, "__array__"):
         return _from_dlpack(values, name)
     if not hasattr(values, "__array__"):
         if "sparse" in f"{type(values).__module__}.{kind}".lower():
-            raise _refused(name, f"{kind} is sparse", "count its stored values, such as .data or .values")
+            raise _refused(
+                name, f"{kind} is sparse", "count its stored values, such as .data or .values"
+            )
         if kind == "IndexedSlices":
             raise _refused(name, "IndexedSlices are sparse", "count .values")
     try:
@@ -196,7 +211,9 @@ def _as_numpy(values: Any, name: str) -> NDArray[Any]:
     except Exception as error:
         # A producer may raise anything here: a tracer, a symbolic tensor, a ragged list, a deleted buffer.
         first_line = str(error).strip().split("\n")[0]
-        raise _refused(name, f"{kind} gives no array ({first_line})", "pass values that are computed already") from error
+        raise _refused(
+            name, f"{kind} gives no array ({first_line})", "pass values that are computed already"
+        ) from error
 
 
 _DLPACK_HOST = {1, 3, 11}  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -206,8 +223,12 @@ def _from_dlpack(values: Any, name: str) -> NDArray[Any]:
     device, number = values.__dlpack_device__()
     kind = type(values).__name__
     if int(device) not in _DLPACK_HOST:
-        raise _elsewhere(name, f"{kind} on DLPack device ({int(device)}, {number})", "its own method for that")
+        raise _elsewhere(
+            name, f"{kind} on DLPack device ({int(device)}, {number})", "its own method for that"
+        )
     try:
         return np.from_dlpack(values)
     except Exception as error:
-        raise _refused(name, f"{kind} gives no DLPack capsule that numpy reads ({error})") from error
+        raise _refused(
+            name, f"{kind} gives no DLPack capsule that numpy reads ({error})"
+        ) from error

@@ -32,7 +32,11 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
         parts = iter(tree.named_parameters())
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
         parts = zip(tree._fields, tree, strict=True)
-    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type) and not hasattr(tree, "__array__"):
+    elif (
+        dataclasses.is_dataclass(tree)
+        and not isinstance(tree, type)
+        and not hasattr(tree, "__array__")
+    ):
         parts = ((part.name, getattr(tree, part.name)) for part in dataclasses.fields(tree))
     elif isinstance(tree, (list, tuple)) and not _is_array(tree):
         parts = iter(enumerate(tree))

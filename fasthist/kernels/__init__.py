@@ -164,7 +164,9 @@ def _count_slots(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _P
             found = cpu.tally_float64(values, first, last, slots.table, counters, sums[rows])
         else:
             numbers = values.view(row.name)
-            found = cpu.tally_integers(numbers, first, last, down, slots.table, counters, sums[rows])
+            found = cpu.tally_integers(
+                numbers, first, last, down, slots.table, counters, sums[rows]
+            )
         ends.append(found)
 
     totals = _sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
@@ -213,7 +215,9 @@ def _count_codes(chunks: Chunks, row: Format, threads: int) -> _Pass:
     # At most 16 bits of integer or 11 of mantissa: each product is exact, and fsum rounds once.
     total = math.fsum((values * times).tolist())
     squares = math.fsum((values * values * times).tolist())
-    return _Pass(slots, totals, float(values.min()) + 0.0, float(values.max()) + 0.0, total, squares)
+    return _Pass(
+        slots, totals, float(values.min()) + 0.0, float(values.max()) + 0.0, total, squares
+    )
 
 
 def _place(first: _Pass, buckets: Buckets) -> tuple[NDArray[np.uint64], int, int]:
@@ -228,7 +232,7 @@ def _count_again(
     chunks: Chunks, row: Format, buckets: Buckets, threads: int, *, spanned: bool
 ) -> tuple[NDArray[np.uint64], int, int]:
     """Look a second time, with edges that are now known; `spanned`: uniform ones over all finite values."""
-    from fasthist.kernels import cpu
+    from fasthist.kernels import cpu, cpu_buckets
 
     edges = buckets.edges.copy()  # writable: see Chunks
     low, high, n = float(edges[0]), float(edges[-1]), len(buckets)
@@ -241,7 +245,7 @@ def _count_again(
             values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
         ) -> None:
             del rows
-            cpu.count_uniform(values.view(row.name), first, last, edges, doubt, counters)
+            cpu_buckets.count_uniform(values.view(row.name), first, last, edges, doubt, counters)
 
         return _sweep(chunks, threads, (tables, n + 1), count)[:-1], 0, 0
 
@@ -249,7 +253,7 @@ def _count_again(
         values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
     ) -> None:
         del rows
-        cpu.count_edges(values.view(row.name), first, last, edges, counters)
+        cpu_buckets.count_edges(values.view(row.name), first, last, edges, counters)
 
     placed = _sweep(chunks, threads, (1, n + 3), bisect)
     return placed[1 : n + 1], int(placed[0]), int(placed[n + 1])

@@ -76,7 +76,9 @@ class Chunks:
 
 
 def _in_memory_order(array: Array) -> Array:
-    array = array[tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in array.strides)]
+    array = array[
+        tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in array.strides)
+    ]
     axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     return array.transpose(axes).squeeze()
 
@@ -102,7 +104,5 @@ def _writable(flat: Array) -> Array:
     if flat.flags.writeable or flat.size == 0:
         return flat
     memory = (ctypes.c_char * flat.nbytes).from_address(flat.ctypes.data)
-    alias = np.frombuffer(memory, dtype=flat.dtype)
-    # The alias must keep the owner of the memory alive.
-    memory._owner = flat  # type: ignore[attr-defined]
-    return alias
+    memory._owner = flat  # type: ignore[attr-defined]  # keeps the memory alive as long as the alias
+    return np.ndarray(flat.shape, flat.dtype, memoryview(memory))

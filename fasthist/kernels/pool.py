@@ -6,6 +6,7 @@ They work for several Python threads at once, and a forked child makes its own. 
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections.abc import Callable
@@ -42,10 +43,14 @@ def thread_count(threads: int | None) -> int:
             msg = f"{VARIABLE}={value!r} is no number of threads. Accepted: a whole number >= 1, or unset."
             raise ArgumentError(msg)
         return int(value)
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+    try:
+        number = operator.index(threads)
+    except TypeError:
+        number = 0
+    if number < 1:
         msg = f"threads={threads!r} is no number of threads. Accepted: a whole number >= 1, or None for all CPUs."
         raise ArgumentError(msg)
-    return threads
+    return number
 
 
 def available_cpus() -> int:
@@ -63,7 +68,9 @@ def run(work: Callable[[], None], threads: int) -> None:
     BaseException
         The first error that any of the calls raised.
     """
-    helpers = [helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper]
+    helpers = [
+        helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper
+    ]
     try:
         work()
     finally:

@@ -129,7 +129,9 @@ def _cuts(row: Format) -> NDArray[np.uint64]:
     return np.array(sorted(positive | {sign} | {sign | cut for cut in negative}), dtype=np.uint64)
 
 
-def _patterns(values: list[float] | NDArray[np.float64], row: Format, *, strictly: bool = False) -> set[int]:
+def _patterns(
+    values: list[float] | NDArray[np.float64], row: Format, *, strictly: bool = False
+) -> set[int]:
     """Give the patterns of the smallest numbers of the format at least, or strictly above, positive values."""
     exact = np.asarray(values, dtype=np.float64)
     rounded = exact.astype(f"f{row.bits // 8}")

@@ -1,0 +1,108 @@
+"""Counting in uniform buckets or between any edges, on a CPU: the second look at data whose extremes are known.
+
+The same manner of loops as in `fasthist.kernels.cpu`.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from fasthist.kernels.cpu import BLOCK, CHUNK
+
+_ONE = np.uint32(1)
+
+_serial = {"nogil": True, "cache": True}
+# Division by zero gives what IEEE 754 says; Numba's own check for it would stop vectorisation.
+_elementwise = {**_serial, "error_model": "numpy"}
+
+
+@numba.njit(**_elementwise)
+def _uniform_index(values, low, high, n, doubt, index):
+    """Put numpy's first guess of each bucket into `index`, and count the guesses that its edges may correct."""
+    width = high - low
+    doubtful = 0
+    for i in range(values.size):
+        value = np.float64(values[i])
+        inside = (value >= low) & (value <= high)
+        place = (value - low) / width * n if inside else 0.5
+        guess = np.int32(place)
+        away = place - np.float64(guess)
+        doubtful += np.int64((away < doubt) | (away > 1.0 - doubt))
+        index[i] = guess if inside else np.int32(n)
+    return doubtful
+
+
+@numba.njit(**_serial)
+def count_uniform(values, first, last, edges, doubt, counts):
+    """Count chunks `first` to `last` - 1 in uniform buckets, as `numpy.histogram` does.
+
+    Parameters
+    ----------
+    values : float32[n], float64[n], int32[n], ...
+        NaN and infinities are passed over.
+    edges : float64[k + 1]
+        The first and the last are the extremes of the data, or beyond them.
+    doubt : float
+        How near to a border, in buckets, the guess ``(x - low) / (high - low) * k`` may be wrong by one.
+    counts : uint32[1 or SUBTABLES, k + 1]
+        Added to; the last column takes what is not finite.
+
+    Notes
+    -----
+    Source of the guess and of its correction by the edges: ``histogram`` in numpy/lib/_histograms_impl.py.
+    """
+    n = edges.size - 1
+    tables = counts.shape[0]
+    c0, c1, c2, c3 = counts[0], counts[1 % tables], counts[2 % tables], counts[3 % tables]
+    index = np.empty(BLOCK, dtype=np.int32)
+    end = min(last * CHUNK, values.size)
+    for start in range(first * CHUNK, end, BLOCK):
+        block = values[start : min(start + BLOCK, end)]
+        if _uniform_index(block, edges[0], edges[n], n, doubt, index) > 0:
+            for i in range(block.size):
+                k = index[i]
+                value = np.float64(block[i])
+                if value >= edges[0] and value <= edges[n]:
+                    k = min(k, n - 1)
+                    if value < edges[k]:
+                        k -= 1
+                    if value >= edges[k + 1] and k != n - 1:
+                        k += 1
+                index[i] = k
+        for i in range(block.size // 4):
+            c0[np.uint32(index[4 * i])] += _ONE
+            c1[np.uint32(index[4 * i + 1])] += _ONE
+            c2[np.uint32(index[4 * i + 2])] += _ONE
+            c3[np.uint32(index[4 * i + 3])] += _ONE
+        for i in range(block.size & ~3, block.size):
+            c0[np.uint32(index[i])] += _ONE
+
+
+@numba.njit(**_serial)
+def count_edges(values, first, last, edges, counts):
+    """Count chunks `first` to `last` - 1 in buckets with any edges, by bisection.
+
+    Parameters
+    ----------
+    values : float32[n], float64[n], int32[n], ...
+        NaN and infinities are passed over.
+    edges : float64[k + 1]
+    counts : uint32[1, k + 3]
+        Added to: values below the first edge, the buckets, values above the last edge, and what is not finite.
+    """
+    n = edges.size
+    row = counts[0]
+    steps = 0
+    while (1 << steps) < n + 1:
+        steps += 1
+    for i in range(first * CHUNK, min(last * CHUNK, values.size)):
+        value = np.float64(values[i])
+        place = 0
+        for step in range(steps - 1, -1, -1):
+            ahead = place + (1 << step)
+            # Always the same number of steps, and a conditional move: no branch on a value.
+            place = ahead if ahead <= n and edges[min(ahead, n) - 1] <= value else place
+        if value == edges[n - 1]:
+            place = n - 1
+        row[place if np.isfinite(value) else n + 1] += _ONE
