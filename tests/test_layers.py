@@ -65,9 +65,8 @@ def place(name: str) -> int:
         prefix = ".".join(name.split(".")[:size])
         if prefix in ORDER:
             return ORDER.index(prefix)
-    raise AssertionError(
-        f"fasthist.{name} has no place in ORDER: add it where a newcomer should read it"
-    )
+    msg = f"fasthist.{name} has no place in ORDER: add it where a newcomer should read it"
+    raise AssertionError(msg)
 
 
 def own_imports(tree: ast.Module) -> list[str]:
