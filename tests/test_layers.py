@@ -30,6 +30,11 @@ ORDER = (
     "intake",
     "tree",
     "compute",
+    "checkpoints.base",
+    "checkpoints.names",
+    "checkpoints.npy",
+    "checkpoints.safetensors",
+    "checkpoints.pickled",
     "checkpoints",
     # how does it go out?
     "events.wire",

@@ -49,7 +49,7 @@ if numba.config.DISABLE_JIT:
 else:
 
     @intrinsic
-    def _prefetch(typing_context, array, index):
+    def _prefetch(_typing_context, array, index):
         """Ask for the cache line of ``array[index]``, which may lie beyond the array's end.
 
         The loop of the moments waits for memory and the loop of the counts does not: fetching the next block
