@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 
@@ -74,8 +74,7 @@ def histogram(
     check_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
-    dense = intake.read(values, name)
-    return tally(dense.array, dense.format, layout, workers)
+    return tally([intake.read(values, name)], layout, workers)[0]
 
 
 def histograms(
@@ -113,7 +112,11 @@ def histograms(
     >>> {tag: h.num for tag, h in fasthist.histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}).items()}
     {'fc/weight': 2, 'fc/bias': 1}
     """
-    found: dict[str, Histogram] = {}
+    check_device(device)
+    layout = parse_buckets(buckets)
+    workers = thread_count(threads)
+    found: dict[str, Histogram | None] = {}
+    arrays: dict[str, intake.Dense] = {}
     for tag, leaf in tree.leaves(values):
         if not tag:
             msg = (
@@ -127,8 +130,10 @@ def histograms(
         if isinstance(leaf, Histogram):
             found[tag] = leaf
         else:
-            found[tag] = histogram(leaf, buckets=buckets, device=device, threads=threads, name=tag)
-    return found
+            found[tag] = None  # keeps the order of the tree
+            arrays[tag] = intake.read(leaf, tag)
+    found.update(zip(arrays, tally(list(arrays.values()), layout, workers), strict=True))
+    return cast("dict[str, Histogram]", found)
 
 
 def check_device(device: str | None) -> None:

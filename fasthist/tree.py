@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fasthist.hist import Histogram
+from fasthist.intake import Bits
+
 
 def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every leaf of a tree with its tag.
@@ -25,6 +28,9 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
         Not looked at.
     """
     if tree is None:
+        return
+    if isinstance(tree, (Histogram, Bits)):  # one is a dataclass, the other a named tuple
+        yield tag, tree
         return
     if isinstance(tree, Mapping):
         parts: Iterator[tuple[Any, Any]] = iter(tree.items())

@@ -1,10 +1,10 @@
-"""From an array of bit patterns to a `Histogram`: the one place that knows which kernel counts what."""
+"""From arrays of bit patterns to `Histogram` values: the one place that knows which kernel counts what."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,74 +15,147 @@ from fasthist.dtypes import FORMATS, Format
 from fasthist.hist import EXPONENTS, Histogram
 from fasthist.kernels import pool
 from fasthist.kernels.chunks import Chunks
-from fasthist.kernels.slots import FINITE, NAN, NEGINF, POSINF, ZERO, Slots, slots_of
+from fasthist.kernels.slots import FINITE, NAN, NEGINF, POSINF, ZERO, slots_of
 
 _FLUSH = 1 << 31
 """Elements after which 32-bit counters are added to 64-bit ones."""
 
+_JOB_CHUNKS = 4
+"""Chunks in a job, some hundred microseconds: short beside a large tensor, long beside the 3 us of its end."""
 
-class _Pass(NamedTuple):
-    """What the one look at all elements gives."""
+_MOST_JOBS = 128
+"""Jobs of one tensor; each has a row of 15 kB."""
 
-    slots: Slots
-    totals: NDArray[np.uint64]
+_GROUP_BYTES = 4 << 20
+"""What the arrays counted in one call may take in rows and copies, beside themselves."""
+
+_KINDS = slice(0, 5)
+_EXPONENTS = slice(5, 5 + len(EXPONENTS))
+_LOSSES = slice(_EXPONENTS.stop, _EXPONENTS.stop + 6)
+_LIMITS = slice(_LOSSES.stop, _LOSSES.stop + len(tensorflow_buckets()))
+
+
+class _Look(NamedTuple):
+    """What the look at all elements gives.
+
+    Attributes
+    ----------
+    row : uint64[267 + n_buckets]
+        Kinds, exponents, losses and TensorFlow's buckets, as `fasthist.kernels.batch.do_jobs` lays them out.
+    low, high : float
+        Extremes of the finite values; inf and -inf if there is none.
+    total, squares : float
+        Sum and sum of squares.
+    patterns : uint64[n] or None
+        Count of every pattern, of a format of few patterns.
+    """
+
+    row: NDArray[np.uint64]
     low: float
     high: float
     total: float
     squares: float
+    patterns: NDArray[np.uint64] | None = None
 
 
-def tally(array: NDArray[Any], row: Format, buckets: Buckets | int, threads: int) -> Histogram:
-    """Count every element of an array.
+def tally(
+    arrays: Sequence[tuple[NDArray[Any], Format]], buckets: Buckets | int, threads: int
+) -> list[Histogram]:
+    """Count every element of some arrays.
 
     Parameters
     ----------
-    array : carrier[...]
-        Bit patterns; any shape, strides and byte order. Copied nowhere but, where it is not contiguous, chunk by
-        chunk into one buffer for each thread.
-    row : Format
-        What the patterns mean.
+    arrays : sequence of (carrier[...], Format)
+        Bit patterns of any shape, strides and byte order, and what they mean. Copied are only arrays of other
+        formats than float32 and float64 with fewer than 65,536 elements, and, where an array is not contiguous,
+        chunk after chunk into one buffer for each thread.
     buckets : Buckets or int
-        An int: that many uniform buckets over the finite [min, max], for which 4- and 8-byte formats are looked
-        at twice.
+        An int: that many uniform buckets over each array's finite [min, max], for which formats of four and eight
+        bytes are looked at twice.
     threads : int
-        At most this many; the result is the same to the last bit for every number.
+        At most this many.
 
     Returns
     -------
-    Histogram
+    list of Histogram
+        One for each array, the same to the last bit whatever stands beside it and for every number of threads.
     """
+    found: list[Histogram] = []
+    for group in _groups(arrays):
+        down = buckets == tensorflow_buckets()
+        walks = [(Chunks(array, _chunk()), row) for array, row in map(_widened, group)]
+        looks = _look_at_all(walks, threads, down=down)
+        found += [
+            _histogram(look, chunks, row, buckets, threads)
+            for look, (chunks, row) in zip(looks, walks, strict=True)
+        ]
+    return found
+
+
+def _chunk() -> int:
     from fasthist.kernels import cpu
 
-    if row.is_code and row.bits > 8 and array.size < cpu.CHUNK:
-        # Clearing and reading 65,536 counters would take longer than looking each value up.
-        values = slots_of(row.name).values.astype(np.float32)
-        array = np.take(values, array.astype(row.carrier, copy=False)).view(np.uint32)
-        row = FORMATS["float32"]
-    chunks = Chunks(array, cpu.CHUNK)
-    to_tensorflow = buckets == tensorflow_buckets()
-    if row.is_code:
-        first = _count_codes(chunks, row, threads)
-    else:
-        first = _count_slots(chunks, row, threads, down=to_tensorflow and row.bits == 64)
+    return cpu.CHUNK
 
-    kinds = np.zeros(5, dtype=np.uint64)
-    by_limit = np.zeros(len(tensorflow_buckets()), dtype=np.uint64)
-    exponents = np.zeros(len(EXPONENTS), dtype=np.uint64)
-    losses = np.zeros((3, 2), dtype=np.uint64)
-    slots = first.slots
-    cpu.classify(
-        first.totals, slots.kind, slots.bucket, slots.exponent, slots.losses,
-        kinds, by_limit, exponents, losses.reshape(-1),
-    )  # fmt: skip
+
+def _groups(
+    arrays: Sequence[tuple[NDArray[Any], Format]],
+) -> Iterator[Sequence[tuple[NDArray[Any], Format]]]:
+    """Divide a long list so that the rows (15 kB) and the copies of a group stay within some MiB."""
+    begin = held = 0
+    for i, (array, row) in enumerate(arrays):
+        held += 15_000 + (4 * array.size if row.is_code and array.size < _chunk() else 0)
+        if held > _GROUP_BYTES:
+            yield arrays[begin : i + 1]
+            begin, held = i + 1, 0
+    if begin < len(arrays):
+        yield arrays[begin:]
+
+
+def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
+    """Copy a small array of few patterns as float32, which holds each of their values exactly.
+
+    Clearing and reading 65,536 counters would take longer than looking each value up.
+    """
+    array, row = item
+    if not row.is_code or array.size >= _chunk():
+        return item
+    values = slots_of(row.name).values.astype(np.float32)
+    return np.take(values, array.astype(row.carrier, copy=False)).view(np.uint32), FORMATS[
+        "float32"
+    ]
+
+
+def _look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool) -> list[_Look]:
+    looks: dict[int, _Look] = {}
+    for name in ("float32", "float64"):
+        together = [
+            i
+            for i, (chunks, row) in enumerate(walks)
+            if row.name == name and chunks.flat is not None
+        ]
+        if together:
+            found = _look_together([walks[i][0] for i in together], name, threads)
+            looks.update(zip(together, found, strict=True))
+    for i, (chunks, row) in enumerate(walks):
+        if i not in looks:
+            look = _look_at_patterns if row.is_code else _look_at_chunks
+            looks[i] = look(chunks, row, threads, down=down and row.bits == 64)
+    return [looks[i] for i in range(len(walks))]
+
+
+def _histogram(
+    look: _Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int
+) -> Histogram:
+    kinds = look.row[_KINDS]
     num = int(kinds[FINITE] + kinds[ZERO])
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
-        buckets = uniform_buckets(buckets, *((first.low, first.high) if num else (0.0, 1.0)))
-    if to_tensorflow:
-        counts, below, above = by_limit, 0, 0
-    elif row.is_code:
-        counts, below, above = _place(first, buckets)
+        buckets = uniform_buckets(buckets, *((look.low, look.high) if num else (0.0, 1.0)))
+    if buckets == tensorflow_buckets():
+        counts, below, above = look.row[_LIMITS].copy(), 0, 0
+    elif look.patterns is not None:
+        counts, below, above = _place(look.patterns, row, buckets)
     else:
         counts, below, above = _count_again(chunks, row, buckets, threads, spanned=spanned)
     return Histogram(
@@ -91,17 +164,64 @@ def tally(array: NDArray[Any], row: Format, buckets: Buckets | int, threads: int
         below_count=below,
         above_count=above,
         num=num,
-        min=first.low if num else None,
-        max=first.high if num else None,
-        sum=first.total,
-        sum_squares=first.squares,
+        min=look.low if num else None,
+        max=look.high if num else None,
+        sum=look.total,
+        sum_squares=look.squares,
         zero_count=int(kinds[ZERO]),
         nan_count=int(kinds[NAN]),
         posinf_count=int(kinds[POSINF]),
         neginf_count=int(kinds[NEGINF]),
-        exponent_counts=exponents,
-        cast_losses=losses,
+        exponent_counts=look.row[_EXPONENTS].copy(),
+        cast_losses=look.row[_LOSSES].reshape(3, 2).copy(),
     )
+
+
+def _look_together(together: list[Chunks], name: str, threads: int) -> list[_Look]:
+    """Look at contiguous float32 or float64 arrays in one call for each thread."""
+    from fasthist.kernels import batch
+
+    slots = slots_of(name)
+    flats = [chunks.flat for chunks in together if chunks.flat is not None]
+    counts = np.array([chunks.count for chunks in together])
+    jobs: list[tuple[int, int, int]] = []
+    begins: list[int] = []
+    for tensor, chunks in enumerate(counts.tolist()):
+        begins.append(len(jobs))
+        step = max(_JOB_CHUNKS, -(-chunks // _MOST_JOBS))
+        # An empty array has one job too, so that it has a row.
+        jobs += [(tensor, i, min(i + step, chunks)) for i in range(0, max(chunks, 1), step)]
+    bases = np.cumsum(counts) - counts
+    rows = np.zeros((len(jobs), _LIMITS.stop), dtype=np.uint64)
+    sums = np.empty((int(counts.sum()), 3))
+    ends = np.empty((len(jobs), 2))
+    turn = np.zeros(1, dtype=np.int64)
+    table = (
+        np.array(jobs, dtype=np.int64),
+        np.array([flat.ctypes.data for flat in flats], dtype=np.uint64),
+        np.array([flat.size for flat in flats], dtype=np.int64),
+        bases,
+    )
+
+    def work() -> None:
+        batch.do_jobs(
+            turn, *table, slots.table, slots.kind, slots.bucket, slots.exponent, slots.losses,
+            rows, sums, ends,
+        )  # fmt: skip
+
+    # Waking a thread takes as long as counting some chunks does.
+    pool.run(work, max(1, min(threads, len(jobs), int(counts.sum()) // 2)))
+    if len(jobs) > len(together):
+        rows = np.add.reduceat(rows, begins, axis=0)
+        ends = np.column_stack(
+            (np.minimum.reduceat(ends[:, 0], begins), np.maximum.reduceat(ends[:, 1], begins))
+        )
+    return [
+        _Look(rows[i], low, high, *_add_up(sums[base : base + count]))
+        for i, (low, high, base, count) in enumerate(
+            zip(*ends.T.tolist(), bases.tolist(), counts.tolist(), strict=True)
+        )
+    ]
 
 
 def _sweep(
@@ -148,7 +268,8 @@ def _sweep(
     return results[0] if len(results) == 1 else np.add.reduce(results)
 
 
-def _count_slots(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _Pass:
+def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _Look:
+    """Look at integers of four and eight bytes, and at floats that are not contiguous."""
     from fasthist.kernels import cpu
 
     slots = slots_of("float32" if row.name == "float32" else "float64")
@@ -172,7 +293,19 @@ def _count_slots(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _P
     totals = _sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
     low = min((end[0] for end in ends), default=math.inf)
     high = max((end[1] for end in ends), default=-math.inf)
-    return _Pass(slots, totals, low, high, *_add_up(sums))
+    return _Look(_classified(totals, row), low, high, *_add_up(sums))
+
+
+def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
+    from fasthist.kernels import cpu
+
+    slots = slots_of(row.name if row.is_code or row.name == "float32" else "float64")
+    result = np.zeros(_LIMITS.stop, dtype=np.uint64)
+    cpu.classify(
+        totals, slots.kind, slots.bucket, slots.exponent, slots.losses,
+        result[_KINDS], result[_LIMITS], result[_EXPONENTS], result[_LOSSES],
+    )  # fmt: skip
+    return result
 
 
 def _add_up(sums: NDArray[np.float64]) -> tuple[float, float]:
@@ -193,9 +326,11 @@ def _saturating(compute: Callable[[], float], sign: float) -> float:
         return math.copysign(math.inf, sign)
 
 
-def _count_codes(chunks: Chunks, row: Format, threads: int) -> _Pass:
+def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _Look:
+    """Look at formats of one and two bytes: count each pattern, and derive the rest."""
     from fasthist.kernels import cpu
 
+    del down  # they hold no integer that float64 does not
     slots = slots_of(row.name)
     kernel = cpu.count_codes8 if row.bits == 8 else cpu.count_codes16
 
@@ -208,23 +343,27 @@ def _count_codes(chunks: Chunks, row: Format, threads: int) -> _Pass:
     # Two subtables of 65,536 counters are as large as the second-level cache; eight bits leave room for four.
     shape = (cpu.SUBTABLES, 256) if row.bits == 8 else (2, 65536)
     totals = _sweep(chunks, threads, shape, count)
+    result = _classified(totals, row)
     seen = np.flatnonzero((totals > 0) & (slots.kind <= ZERO))
     if not seen.size:
-        return _Pass(slots, totals, math.inf, -math.inf, 0.0, 0.0)
+        return _Look(result, math.inf, -math.inf, 0.0, 0.0, totals)
     values, times = slots.values[seen], totals[seen].astype(np.float64)
     # At most 16 bits of integer or 11 of mantissa: each product is exact, and fsum rounds once.
     total = math.fsum((values * times).tolist())
     squares = math.fsum((values * values * times).tolist())
-    return _Pass(
-        slots, totals, float(values.min()) + 0.0, float(values.max()) + 0.0, total, squares
-    )
+    # Adding zero turns -0.0 into 0.0.
+    low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
+    return _Look(result, low, high, total, squares, totals)
 
 
-def _place(first: _Pass, buckets: Buckets) -> tuple[NDArray[np.uint64], int, int]:
+def _place(
+    patterns: NDArray[np.uint64], row: Format, buckets: Buckets
+) -> tuple[NDArray[np.uint64], int, int]:
     """Put the counts of patterns into buckets by the buckets' own definition."""
-    seen = np.flatnonzero((first.totals > 0) & (first.slots.kind <= ZERO))
+    slots = slots_of(row.name)
+    seen = np.flatnonzero((patterns > 0) & (slots.kind <= ZERO))
     placed = np.zeros(len(buckets) + 2, dtype=np.uint64)
-    np.add.at(placed, buckets.index(first.slots.values[seen]) + 1, first.totals[seen])
+    np.add.at(placed, buckets.index(slots.values[seen]) + 1, patterns[seen])
     return placed[1:-1], int(placed[0]), int(placed[-1])
 
 

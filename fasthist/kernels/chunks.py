@@ -30,16 +30,18 @@ class Chunks:
     ----------
     count : int
         How many chunks.
+    flat : carrier[n] or None
+        All elements, contiguous and in native byte order, if memory has them so.
     """
 
     def __init__(self, array: Array, size: int) -> None:
         ordered = _in_memory_order(array)
         self._size = size
         self._native = array.dtype.newbyteorder("=")
-        self._flat: Array | None = None
+        self.flat: Array | None = None
         self._pieces: list[Array] = []
         if ordered.flags.c_contiguous and ordered.flags.aligned and array.dtype.isnative:
-            self._flat = _writable(ordered.reshape(-1))
+            self.flat = _writable(ordered.reshape(-1))
             self.count = -(-array.size // size)
         else:
             self._pieces = list(_split(ordered, size))
@@ -47,12 +49,12 @@ class Chunks:
 
     def buffer(self) -> Array:
         """Give the memory that `take` copies a chunk to; each thread needs its own."""
-        return np.empty(0 if self._flat is not None else self._size, dtype=self._native)
+        return np.empty(0 if self.flat is not None else self._size, dtype=self._native)
 
     def spans(self, threads: int) -> list[range]:
         """Divide the chunks into spans that threads can take in turn: several for each, none very long."""
         # 64 chunks are some milliseconds, long against the microseconds that taking one costs.
-        length = 1 if self._flat is None else max(1, min(64, self.count // (4 * threads)))
+        length = 1 if self.flat is None else max(1, min(64, self.count // (4 * threads)))
         return [range(i, min(i + length, self.count)) for i in range(0, self.count, length)]
 
     def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
@@ -67,8 +69,8 @@ class Chunks:
         rows : slice
             Where these rows begin in a table with a row for each chunk of the array.
         """
-        if self._flat is not None:
-            return self._flat, span.start, span.stop, slice(None)
+        if self.flat is not None:
+            return self.flat, span.start, span.stop, slice(None)
         piece = self._pieces[span.start]
         values = buffer[: piece.size]
         np.copyto(values.reshape(piece.shape), piece)

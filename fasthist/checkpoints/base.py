@@ -1,0 +1,127 @@
+"""What the formats share: a tensor not read yet, bytes of a file, JSON, and the words for damage."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard
+
+import numpy as np
+
+from fasthist.errors import ArrayError, CheckpointError
+from fasthist.intake import Bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors library for its header
+MAX_DIMENSIONS = 64  # of a numpy array
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint, not read yet.
+
+    Attributes
+    ----------
+    tag : str
+        Its name in the file; levels of nested containers are joined with ``/``.
+    nbytes : int
+        Size of its values in bytes.
+    load : callable
+        ``load()`` gives the values as something that `fasthist.histogram` counts: a read-only numpy array
+        ``dtype[n]``, flat and in the order of the file because a histogram has no use for the shape; a
+        `Bits` when numpy has no such format; or a torch tensor. Raises `ArrayError` when the type cannot be
+        counted, `CheckpointError` when the file is damaged or changed, `OSError` when it cannot be opened.
+    """
+
+    tag: str
+    nbytes: int
+    load: Callable[[], Any]
+
+
+class Span(NamedTuple):
+    """A run of bytes in a file."""
+
+    path: Path
+    start: int
+    nbytes: int
+
+
+def damaged(where: Path | str, wrong: str) -> CheckpointError:
+    """Say what is wrong with a file, and what to do about it."""
+    msg = f"{where}: {wrong}. The file is damaged or incomplete: copy or save it again."
+    return CheckpointError(msg)
+
+
+def refuse(tag: str, kind: str) -> NoReturn:
+    """Stand in for the `load` of a tensor that cannot be counted."""
+    msg = (
+        f"{tag}: {kind} cannot be counted. Accepted: bool, integers of 8 to 64 bits, float8 (e4m3 and e5m2), "
+        "float16, bfloat16, float32, float64. Convert it before saving it."
+    )
+    raise ArrayError(msg)
+
+
+def map_bytes(span: Span) -> NDArray[np.uint8]:
+    """Map bytes of a file, read only.
+
+    Returns
+    -------
+    uint8[span.nbytes]
+        Backed by the file; the mapping ends with the last array that looks at it.
+
+    Notes
+    -----
+    Neither ``MADV_SEQUENTIAL`` nor populating the pages beforehand made a following sum faster, so no hint
+    is given.
+    """
+    if span.nbytes == 0:
+        return np.empty(0, np.uint8)
+    with span.path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < span.start + span.nbytes:
+            raise damaged(span.path, "it became shorter after it was opened")
+        skip = span.start % mmap.ALLOCATIONGRANULARITY  # a mapping begins at the border of a page
+        mapped = mmap.mmap(
+            file.fileno(), skip + span.nbytes, access=mmap.ACCESS_READ, offset=span.start - skip
+        )
+    return np.frombuffer(mapped, np.uint8, span.nbytes, skip)
+
+
+def load_span(span: Span, dtype: str, name: str | None) -> NDArray[Any] | Bits:
+    """Map values of `dtype`; `name` is that of the format when numpy has not got it."""
+    values = map_bytes(span).view(dtype)
+    return values if name is None else Bits(values, name)
+
+
+def is_sizes(value: object) -> TypeGuard[list[int]]:
+    """Whether this, out of a file, is a list of so few and small integers that they can be a shape."""
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return False
+    return all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+
+
+def read_json(file: IO[bytes], nbytes: int, where: Path, what: str) -> dict[str, Any]:
+    """Read `nbytes` of JSON, which must be an object; `what` it is goes into the message."""
+    if nbytes > MAX_JSON_BYTES:
+        raise damaged(where, f"its {what} of {nbytes} bytes exceeds {MAX_JSON_BYTES} bytes")
+    try:
+        found = json.loads(file.read(nbytes).decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise damaged(where, f"its {what} is no valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise damaged(where, f"its {what} is no JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has a key twice; Python would keep the last without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        msg = "a name stands in it twice"
+        raise ValueError(msg)
+    return found

@@ -1,0 +1,260 @@
+"""The command line: ``fasthist demo`` and ``fasthist log``.
+
+Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit
+code 1; a wrong use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the
+progress bar to stderr. Everything heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import fasthist
+from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
+
+if TYPE_CHECKING:
+    from fasthist.checkpoints import Checkpoint
+    from fasthist.hist import Histogram
+
+GROUP = 64  # histograms in one event: few enough to be held, enough to make an event worth while
+
+
+class _Commands(click.Group):
+    """Turns the errors of every command into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            return ctx.exit(130)
+        except WriteError as error:
+            text = (
+                f"cannot write {_os_text(error)}. Free space, give permission or choose another --log-dir; "
+                "what was written before is kept."
+            )
+            _collect_quietly(error)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # stdout was closed, which click knows how to end
+                raise
+            text = _os_text(error)
+        except FasthistError as error:
+            text = str(error)
+        click.echo(f"fasthist: {' '.join(text.split())}", err=True)
+        return ctx.exit(1)
+
+
+def _os_text(error: OSError) -> str:
+    if error.errno is None or not error.filename:
+        return str(error)
+    return f"{error.filename}: {os.strerror(error.errno)}"
+
+
+def _collect_quietly(error: BaseException) -> None:
+    """Let go of the writer that failed: when collected it tries once more, and fails with a traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        failed: BaseException | None = error
+        while failed is not None:
+            traceback.clear_frames(failed.__traceback__)
+            failed = failed.__context__
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def _example(*lines: str) -> str:
+    """Format commands for the end of a help page."""
+    # click joins the lines of a paragraph unless it begins with a backspace.
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_example("fasthist demo", "tensorboard --logdir runs/demo"),
+)
+@click.version_option(fasthist.__version__, prog_name="fasthist")
+def main() -> None:
+    """Histograms of huge tensors, streamed to TensorBoard."""
+
+
+@main.command(
+    epilog=_example("fasthist demo --log-dir runs/demo", "tensorboard --logdir runs/demo")
+)
+@click.option(
+    "--log-dir",
+    default="runs/demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where to write: one directory in it for each run.",
+)
+@click.option(
+    "--epochs",
+    default=30,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How often to go through the data.",
+)
+def demo(log_dir: str, epochs: int) -> None:
+    """Train a small network well and badly, and log both.
+
+    Twice the same network of numpy on scikit-learn's digits; only the size of the first weights differs. The
+    histograms of weights, gradients and activations show why one of them learns nothing. Needs the extra
+    fasthist[demo].
+    """
+    from fasthist.demo import RUN2SCALE, describe, train_all
+
+    with _progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
+        runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
+    click.echo(describe(runs))
+
+
+@main.command(
+    epilog=_example(
+        "fasthist log checkpoint-*/model.safetensors --log-dir runs/weights",
+        "tensorboard --logdir runs/weights",
+    )
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--log-dir", required=True, metavar="DIR", help="Where the event file goes.")
+@click.option(
+    "--step",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Training step of the files. Default: the one in each file's name, else 0.",
+)
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="CPU threads. Default: FASTHIST_NUM_THREADS, else all of them.",
+)
+def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | None) -> None:
+    """Write a histogram of every tensor in checkpoints.
+
+    FILES are .safetensors, .npz, .npy, sharded checkpoints by their .index.json and, where torch is
+    installed, .pt, .pth, .bin, .ckpt. No file is loaded whole. The step comes from the name: 1000 for
+    model_step_1000.safetensors and for checkpoint-1000/model.safetensors.
+    """
+    from rich.filesize import decimal
+
+    from fasthist.checkpoints import open_checkpoint
+
+    checkpoints = [open_checkpoint(path, step) for path in files]
+    _check_distinct(checkpoints)
+    total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
+    with _progress("counting", total, is_bytes=True) as advance:
+        done = _log(checkpoints, log_dir, threads, advance)
+    if not done.histograms:
+        msg = f"nothing was written, for no tensor can be counted: {_few(done.left_out) or 'the files hold none'}"
+        raise CheckpointError(msg)
+    steps = sorted({checkpoint.step or 0 for checkpoint in checkpoints})
+    where = (
+        f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps, {steps[0]} to {steps[-1]}"
+    )
+    if any(checkpoint.step is None for checkpoint in checkpoints):
+        where += " (0 where the name of a file tells none)"
+    what = "1 histogram" if done.histograms == 1 else f"{done.histograms} histograms"
+    click.echo(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
+    click.echo(f"Look at them with: tensorboard --logdir {log_dir}")
+    if done.left_out:
+        click.echo(f"fasthist: left out {len(done.left_out)}: {_few(done.left_out)}", err=True)
+
+
+@dataclass
+class _Done:
+    """What `log` has done so far."""
+
+    histograms: int = 0
+    nbytes: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+def _log(
+    checkpoints: list[Checkpoint],
+    log_dir: str,
+    threads: int | None,
+    advance: Callable[[int], None],
+) -> _Done:
+    """Count tensor by tensor, and write what is counted in groups, so that neither is held for long."""
+    done = _Done()
+    with fasthist.SummaryWriter(log_dir) as writer:
+        for checkpoint in checkpoints:
+            group: dict[str, Histogram] = {}
+            for entry in checkpoint.entries:
+                try:
+                    values = entry.load()
+                    group[entry.tag] = fasthist.histogram(values, threads=threads, name=entry.tag)
+                    done.nbytes += entry.nbytes
+                except ArrayError as error:  # the others are still worth having
+                    done.left_out.append(str(error).partition(". Accepted")[0])
+                advance(entry.nbytes)
+                if len(group) == GROUP or (group and entry is checkpoint.entries[-1]):
+                    writer.add_histograms(group, global_step=checkpoint.step or 0)
+                    done.histograms += len(group)
+                    group = {}
+    return done
+
+
+def _check_distinct(checkpoints: list[Checkpoint]) -> None:
+    """Refuse two files that would write the same tag at the same step."""
+    seen: dict[tuple[int, str], Path] = {}
+    for checkpoint in checkpoints:
+        step = checkpoint.step or 0
+        for entry in checkpoint.entries:
+            other = seen.setdefault((step, entry.tag), checkpoint.path)
+            if other is not checkpoint.path:
+                msg = (
+                    f"{other} and {checkpoint.path} both hold {entry.tag!r} at step {step}. Accepted: one "
+                    "file for each step. Log them one by one with --step, or put the step into their names, "
+                    "like model_step_1000."
+                )
+                raise ArgumentError(msg)
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr while it is a terminal; give the function that moves it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    amounts = [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn()]
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        *amounts,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda amount: progress.advance(task, amount)
+
+
+def _few(texts: list[str], most: int = 3) -> str:
+    """Join the first few, and say how many more there are."""
+    more = len(texts) - most
+    return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,345 @@
+"""The messages inside an event file. All their field numbers live here, and nowhere else.
+
+Functions take plain numbers and arrays and give encoded bytes: the ``*_value`` functions a
+``Summary.Value``, the ``*_event`` functions an ``Event`` ready for `fasthist.events.record.frame`. The bytes
+are those of protobuf's own serialiser; the protobuf runtime is not needed.
+
+Source: tensorboard/compat/proto/{event,summary,tensor,tensor_shape,types}.proto, and
+tensorboard/plugins/{histogram,scalar}/metadata.py for the plugins' names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.errors import ArgumentError
+from fasthist.events.wire import (
+    delimited,
+    double_field,
+    doubles_field,
+    float_member,
+    floats_field,
+    integer_field,
+    raw_doubles,
+)
+
+FILE_VERSION = b"brain.Event:2"
+"""What the first event of a file says; readers purge steps by the newer rules if it is there."""
+
+WRITER = b"fasthist"
+"""``SourceMetadata.writer`` of every file."""
+
+_EVENT_WALL_TIME = 1
+_EVENT_STEP = 2
+_EVENT_FILE_VERSION = 3
+_EVENT_SUMMARY = 5
+_EVENT_SESSION_LOG = 7
+_EVENT_SOURCE_METADATA = 10
+
+_SOURCE_WRITER = 1
+
+_SESSION_STATUS = 1
+_SESSION_START = 1
+
+_SUMMARY_VALUE = 1
+
+_VALUE_TAG = 1
+_VALUE_SIMPLE = 2
+_VALUE_HISTO = 5
+_VALUE_TENSOR = 8
+_VALUE_METADATA = 9
+
+_HISTO_MIN = 1
+_HISTO_MAX = 2
+_HISTO_NUM = 3
+_HISTO_SUM = 4
+_HISTO_SUM_SQUARES = 5
+_HISTO_LIMITS = 6
+_HISTO_COUNTS = 7
+
+_METADATA_PLUGIN_DATA = 1
+_PLUGIN_NAME = 1
+
+_TENSOR_DTYPE = 1
+_TENSOR_SHAPE = 2
+_TENSOR_CONTENT = 4
+_TENSOR_FLOATS = 5
+_TENSOR_DOUBLES = 6
+_DT_FLOAT = 1
+_DT_DOUBLE = 2
+
+_SHAPE_DIM = 2
+_DIM_SIZE = 1
+
+
+def _plugin(name: bytes) -> bytes:
+    return delimited(
+        _VALUE_METADATA, delimited(_METADATA_PLUGIN_DATA, delimited(_PLUGIN_NAME, name))
+    )
+
+
+# Version 0 of both plugins' content encodes to no bytes, so the name is all there is.
+_HISTOGRAMS_METADATA = _plugin(b"histograms")
+_SCALARS_METADATA = _plugin(b"scalars")
+_FLOAT_DTYPE = integer_field(_TENSOR_DTYPE, _DT_FLOAT)
+_DOUBLE_DTYPE = integer_field(_TENSOR_DTYPE, _DT_DOUBLE)
+_THREE_COLUMNS = delimited(_SHAPE_DIM, integer_field(_DIM_SIZE, 3))
+
+
+def first_event(wall_time: float) -> bytes:
+    """Encode the event that opens every file: its version, and who wrote it.
+
+    Parameters
+    ----------
+    wall_time : float
+        Seconds since 1970, UTC.
+
+    Returns
+    -------
+    bytes
+    """
+    return b"".join(
+        (
+            double_field(_EVENT_WALL_TIME, wall_time),
+            delimited(_EVENT_FILE_VERSION, FILE_VERSION),
+            delimited(_EVENT_SOURCE_METADATA, delimited(_SOURCE_WRITER, WRITER)),
+        )
+    )
+
+
+def purge_events(wall_time: float, step: int) -> list[bytes]:
+    """Encode what tells a reader that a run begins anew at a step.
+
+    Parameters
+    ----------
+    wall_time : float
+        Seconds since 1970, UTC.
+    step : int
+        int64. Earlier files' events at this step and later are to be forgotten.
+
+    Returns
+    -------
+    list of bytes
+        Two events: the file version again, and ``SessionLog.START``.
+
+    Raises
+    ------
+    ArgumentError
+        `step` does not fit.
+
+    Notes
+    -----
+    Of TensorBoard's loaders only the Python one honours it, and only from the second ``START`` of a run on:
+    tensorboard/backend/event_processing/plugin_event_accumulator.py, ``_MaybePurgeOrphanedData``.
+    """
+    head = _event_head(wall_time, step)
+    return [
+        head + delimited(_EVENT_FILE_VERSION, FILE_VERSION),
+        head + delimited(_EVENT_SESSION_LOG, integer_field(_SESSION_STATUS, _SESSION_START)),
+    ]
+
+
+def summary_event(values: Iterable[bytes], wall_time: float, step: int | None) -> bytes:
+    """Encode one event that holds all values of a step.
+
+    Parameters
+    ----------
+    values : iterable of bytes
+        From the ``*_value`` functions, each with a tag of its own.
+    wall_time : float
+        Seconds since 1970, UTC.
+    step : int or None
+        int64; None means 0.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ArgumentError
+        `step` does not fit.
+    """
+    summary = b"".join([delimited(_SUMMARY_VALUE, value) for value in values])
+    return _event_head(wall_time, step or 0) + delimited(_EVENT_SUMMARY, summary)
+
+
+def scalar_value(tag: str, value: float) -> bytes:
+    """Encode a scalar in the older form, ``simple_value``.
+
+    Parameters
+    ----------
+    tag : str
+        Name of the series.
+    value : float
+        Stored as float32; NaN and infinities are allowed.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ArgumentError
+        `tag` is no tag.
+    """
+    return _tag(tag) + float_member(_VALUE_SIMPLE, value)
+
+
+def scalar_tensor_value(tag: str, value: float, *, double: bool = False) -> bytes:
+    """Encode a scalar in the newer form, a tensor of no dimensions for the plugin "scalars".
+
+    Parameters
+    ----------
+    tag : str
+        Name of the series.
+    value : float
+        NaN and infinities are allowed.
+    double : bool
+        Store float64 instead of float32.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ArgumentError
+        `tag` is no tag.
+    """
+    if double:
+        tensor = _DOUBLE_DTYPE + doubles_field(_TENSOR_DOUBLES, np.array([value]))
+    else:
+        tensor = _FLOAT_DTYPE + floats_field(_TENSOR_FLOATS, [value])
+    return _tag(tag) + delimited(_VALUE_TENSOR, tensor) + _SCALARS_METADATA
+
+
+def histogram_value(
+    tag: str,
+    *,
+    min: float,
+    max: float,
+    num: float,
+    sum: float,
+    sum_squares: float,
+    bucket_limits: NDArray[np.float64],
+    bucket_counts: NDArray[np.float64],
+) -> bytes:
+    """Encode a histogram in the form that keeps its moments, ``HistogramProto``.
+
+    Parameters
+    ----------
+    tag : str
+        Name of the series.
+    min, max : float
+        Smallest and largest value; readers put them in the place of the outermost edges.
+    num : float
+        How many values.
+    sum, sum_squares : float
+        Their moments.
+    bucket_limits : float64[k]
+        Right edges, increasing and finite.
+    bucket_counts : float64[k]
+        Values in each bucket.
+
+    Returns
+    -------
+    bytes
+        ``16 * k`` of them, and about 60 more.
+
+    Raises
+    ------
+    ArgumentError
+        `tag` is no tag.
+
+    Notes
+    -----
+    The numbers are not looked at: a NaN or infinite edge blanks the card of the tag. Needs no metadata, in
+    either of TensorBoard's loaders.
+    """
+    histo = b"".join(
+        (
+            double_field(_HISTO_MIN, min),
+            double_field(_HISTO_MAX, max),
+            double_field(_HISTO_NUM, num),
+            double_field(_HISTO_SUM, sum),
+            double_field(_HISTO_SUM_SQUARES, sum_squares),
+            doubles_field(_HISTO_LIMITS, bucket_limits),
+            doubles_field(_HISTO_COUNTS, bucket_counts),
+        )
+    )
+    return _tag(tag) + delimited(_VALUE_HISTO, histo)
+
+
+def histogram_tensor_value(tag: str, rows: NDArray[np.float64]) -> bytes:
+    """Encode a histogram in the form of ``tf.summary.histogram``, a tensor of rows.
+
+    Parameters
+    ----------
+    tag : str
+        Name of the series.
+    rows : float64[k, 3]
+        Left edge, right edge and count of each bucket, in increasing order.
+
+    Returns
+    -------
+    bytes
+        ``24 * k`` of them, and about 40 more.
+
+    Raises
+    ------
+    ArgumentError
+        `tag` is no tag, or `rows` has not three columns.
+
+    Notes
+    -----
+    The plugin's name goes into every event: TensorBoard needs it in a series' first one only, other readers
+    in each.
+    """
+    if rows.ndim != 2 or rows.shape[1] != 3:
+        msg = f"histogram {tag!r}: rows have the shape {rows.shape}. Accepted: (k, 3), for left, right and count."
+        raise ArgumentError(msg)
+    # A dimension of size 0 is a submessage of no bytes, but it is there.
+    shape = delimited(_SHAPE_DIM, integer_field(_DIM_SIZE, len(rows))) + _THREE_COLUMNS
+    content = raw_doubles(rows)
+    tensor = b"".join(
+        (
+            _DOUBLE_DTYPE,
+            delimited(_TENSOR_SHAPE, shape),
+            delimited(_TENSOR_CONTENT, content) if content else b"",
+        )
+    )
+    return _tag(tag) + delimited(_VALUE_TENSOR, tensor) + _HISTOGRAMS_METADATA
+
+
+def check_tag(tag: object) -> None:
+    """Refuse what cannot name a series.
+
+    Raises
+    ------
+    ArgumentError
+        `tag` is no string, empty, or has no UTF-8 form.
+    """
+    _tag(tag)
+
+
+def _tag(tag: object) -> bytes:
+    if not isinstance(tag, str) or not tag:
+        msg = f"tag={tag!r} names no series. Accepted: a string that is not empty, such as 'fc1/weight'."
+        raise ArgumentError(msg)
+    try:
+        name = tag.encode()
+    except UnicodeEncodeError as error:
+        msg = f"tag={tag!r} holds half of a surrogate pair and has no UTF-8 form. Hint: remove that character."
+        raise ArgumentError(msg) from error
+    return delimited(_VALUE_TAG, name)
+
+
+def _event_head(wall_time: float, step: int) -> bytes:
+    if not -(1 << 63) <= step < 1 << 63:
+        msg = f"step {step} does not fit. Accepted: -2**63 to 2**63 - 1."
+        raise ArgumentError(msg)
+    return double_field(_EVENT_WALL_TIME, wall_time) + integer_field(_EVENT_STEP, step)

@@ -1,0 +1,124 @@
+"""Many tensors in one call: threads take jobs from one table until none is left.
+
+A job is a range of chunks of one tensor. Its counts go to a row of its own, its extremes likewise, and the sums of
+each chunk to their place in one array; so no two threads ever write to the same memory, and what comes out does not
+depend on who did what.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
+
+from fasthist.kernels.cpu import SUBTABLES, classify, fold, tally_float32, tally_float64
+
+EXPONENTS, LOSSES, BUCKETS = 5, 261, 267
+"""Where the parts of a row begin, after the five kinds; see `fasthist.kernels.cpu.classify`."""
+
+
+def _tally(patterns, first, last, table, counts, sums):
+    tally = tally_float32 if patterns.dtype == np.uint32 else tally_float64
+    return tally(patterns, first, last, table, counts, sums)
+
+
+@overload(_tally)
+def _overload_tally(patterns, first, last, table, counts, sums):  # noqa: ARG001 - only the types matter
+    tally = tally_float32 if patterns.dtype == types.uint32 else tally_float64
+
+    def chosen(patterns, first, last, table, counts, sums):
+        return tally(patterns, first, last, table, counts, sums)
+
+    return chosen
+
+
+if numba.config.DISABLE_JIT:
+
+    def _memory(address, size, table):
+        memory = (ctypes.c_char * (int(size) * table.itemsize)).from_address(int(address))
+        return np.ndarray(int(size), table.dtype, memory)
+
+    def _take(turn):
+        turn[0] += 1
+        return turn[0] - 1
+
+else:
+
+    @intrinsic
+    def _pointer(_typing_context, address, table):
+        """Make a pointer to numbers as wide as those of `table`."""
+
+        def generate(_context, builder, _signature, arguments):
+            return builder.inttoptr(arguments[0], ir.IntType(table.dtype.bitwidth).as_pointer())
+
+        return types.CPointer(table.dtype)(address, table), generate
+
+    @numba.njit(nogil=True, cache=True)
+    def _memory(address, size, table):
+        return numba.carray(_pointer(address, table), size)
+
+    @intrinsic
+    def _take(_typing_context, turn):
+        """Give ``turn[0]`` and add one to it, as one step for all threads."""
+
+        def generate(context, builder, signature, arguments):
+            data = make_array(signature.args[0])(context, builder, arguments[0]).data
+            return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+        return types.int64(turn), generate
+
+
+@numba.njit(nogil=True, cache=True)
+def do_jobs(
+    turn, jobs, addresses, sizes, bases, table, kind, bucket, exponent, losses, rows, sums, ends
+):
+    """Do jobs until there is none left.
+
+    Parameters
+    ----------
+    turn : int64[1]
+        The next job; shared by all threads.
+    jobs : int64[j, 3]
+        Tensor, first chunk, and the chunk after the last.
+    addresses : uint64[t]
+        Of the first element of each tensor: contiguous float32 or float64.
+    sizes : int64[t]
+        Elements of each.
+    bases : int64[t]
+        Row of `sums` for each tensor's first chunk.
+    table : uint32[...] or uint64[...]
+        Its type tells float32 from float64.
+    kind, bucket, exponent, losses
+        See `fasthist.kernels.slots.Slots`.
+    rows : uint64[j, 267 + n_buckets]
+        Zeros; each job adds to its own: 5 kinds, 256 exponents, 6 losses, and the buckets.
+    sums : float64[n_chunks, 3]
+        See `fasthist.kernels.cpu.tally_float32`.
+    ends : float64[j, 2]
+        Extremes of each job's finite values.
+    """
+    counts = np.zeros((SUBTABLES, kind.size), dtype=np.uint32)
+    totals = np.zeros(kind.size, dtype=np.uint64)
+    while True:
+        job = _take(turn)
+        if job >= jobs.shape[0]:
+            return
+        tensor = jobs[job, 0]
+        patterns = _memory(addresses[tensor], sizes[tensor], table)
+        low, high = _tally(
+            patterns, jobs[job, 1], jobs[job, 2], table, counts, sums[bases[tensor] :]
+        )
+        ends[job, 0] = low
+        ends[job, 1] = high
+        fold(counts, totals)
+        row = rows[job]
+        classify(
+            totals, kind, bucket, exponent, losses,
+            row[:EXPONENTS], row[BUCKETS:], row[EXPONENTS:LOSSES], row[LOSSES:BUCKETS],
+        )  # fmt: skip
+        totals[:] = np.uint64(0)

@@ -1,0 +1,400 @@
+"""`SummaryWriter`: torch's names over our counting and our event files, without torch.
+
+Guarantees:
+
+- Values are counted before the call returns; the writer keeps no reference to them.
+- All values of one call are in one event.
+- NaN and infinities never reach a bucket: they are counted, and written as scalars beside the histogram.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fasthist import compute
+from fasthist.errors import ArgumentError
+from fasthist.events import messages
+from fasthist.events.writer import EventFileWriter
+from fasthist.hist import Histogram
+
+_SPECIALS = ("nan_count", "posinf_count", "neginf_count")
+
+
+class SummaryWriter:
+    """Write histograms and scalars for TensorBoard, with the signatures of ``torch.utils.tensorboard``.
+
+    Parameters
+    ----------
+    log_dir : str or os.PathLike, optional
+        A local directory, made when the first event arrives. Default:
+        ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
+    comment : str
+        Ends the default directory's name; of no effect beside `log_dir`.
+    purge_step : int, optional
+        Tell TensorBoard that the run begins anew at this step, and to forget what earlier files hold from there
+        on. Written at once. (Its Python loader does so from the second such note on; its fast loader needs none.)
+    max_queue : int
+        Events held in memory before they go to the file.
+    flush_secs : float
+        Seconds after which the next event takes all that is held to the file.
+    filename_suffix : str
+        Ends the name of every event file.
+    logdir : str or os.PathLike, optional
+        Another spelling of `log_dir`.
+
+    Raises
+    ------
+    ArgumentError
+        Both `log_dir` and `logdir` are given, or the directory is a URL, or `purge_step` is no step.
+    WriteError
+        With `purge_step`: the file cannot be made.
+
+    Notes
+    -----
+    Safe to call from several threads and after a fork; `fasthist.events.writer.EventFileWriter` tells what is
+    written when. The attribute `log_dir` is the directory. Use one writer for a directory: of two events of one
+    tag and step, TensorBoard shows one.
+
+    Examples
+    --------
+    >>> with SummaryWriter("runs/a") as writer:
+    ...     writer.add_histogram("fc1/weight", [0.1, 0.2, 0.2], global_step=1)
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+        *,
+        logdir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if log_dir and logdir:
+            msg = f"log_dir={log_dir!r} and logdir={logdir!r} mean the same. Accepted: one of them."
+            raise ArgumentError(msg)
+        chosen = log_dir or logdir
+        if not chosen:
+            now = datetime.now().strftime("%b%d_%H-%M-%S")
+            chosen = Path("runs", f"{now}_{socket.gethostname()}{comment}")
+        self.log_dir = os.fsdecode(chosen)
+        self._events = EventFileWriter(
+            chosen, max_queue=max_queue, flush_secs=flush_secs, filename_suffix=filename_suffix
+        )
+        if purge_step is not None:
+            for event in messages.purge_events(time.time(), _step(purge_step)):
+                self._events.add_event(event)
+
+    def get_logdir(self) -> str:
+        """Give the directory of the event files, as `log_dir`."""
+        return self.log_dir
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: int | None = None,
+        bins: compute.BucketsArgument = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+    ) -> None:
+        """Count every element of an array and write its histogram.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the series, parts joined with "/".
+        values : array[...] or Histogram
+            As in `fasthist.histogram`; or a finished histogram, whose buckets then stand.
+        global_step : int, optional
+            int64. None writes 0; TensorBoard shows one histogram for each step.
+        bins : "tensorflow", int, float64[k + 1] or Buckets
+            `buckets` of `fasthist.histogram`.
+        walltime : float, optional
+            Seconds since 1970, UTC. Default: now.
+        max_bins : int, optional
+            Merge neighbours so that at most this many buckets are written.
+
+        Raises
+        ------
+        ArrayError, DeviceError
+            `values` is no dense array of real numbers that can be read.
+        BucketsError
+            `bins` is none of the above.
+        ArgumentError
+            `tag`, `global_step`, `walltime` or `max_bins` cannot be written, or `bins` is given for a finished
+            histogram.
+        WriteError
+            The file cannot be written; the event is held.
+
+        Notes
+        -----
+        Where there is no finite value no histogram is written. Scalars ``<tag>/nan_count``,
+        ``<tag>/posinf_count`` and ``<tag>/neginf_count`` go with it, those that are not 0.
+        """
+        messages.check_tag(tag)
+        if not isinstance(values, Histogram):
+            values = compute.histogram(values, buckets=bins, name=tag)
+        elif not isinstance(bins, str) or bins != "tensorflow":
+            msg = (
+                f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
+                "Hint: leave bins out, or pass the array itself."
+            )
+            raise ArgumentError(msg)
+        self._add(_values_of(tag, values, max_bins), global_step, walltime)
+
+    def add_histograms(
+        self, tree: Any, global_step: int | None = None, walltime: float | None = None
+    ) -> None:
+        """Count every array of a tree and write all histograms as one event.
+
+        Parameters
+        ----------
+        tree : mapping, sequence, dataclass or model, nested
+            Of arrays or finished histograms; tags as in `fasthist.histograms`.
+        global_step, walltime
+            As in `add_histogram`.
+
+        Raises
+        ------
+        ArrayError, DeviceError
+            A leaf cannot be read; nothing is written.
+        ArgumentError
+            Two leaves have one tag, or a tag, `global_step` or `walltime` cannot be written.
+        WriteError
+            The file cannot be written; the event is held.
+
+        Examples
+        --------
+        >>> with SummaryWriter("runs/a") as writer:
+        ...     writer.add_histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}, global_step=1)
+        """
+        found = compute.histograms(tree)
+        values = [value for tag, histogram in found.items() for value in _values_of(tag, histogram)]
+        self._add(values, global_step, walltime)
+
+    def add_histogram_raw(
+        self,
+        tag: str,
+        min: float,
+        max: float,
+        num: float,
+        sum: float,
+        sum_squares: float,
+        bucket_limits: ArrayLike,
+        bucket_counts: ArrayLike,
+        global_step: int | None = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Write a histogram that was counted elsewhere.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the series.
+        min, max : float
+            Smallest and largest value, finite. TensorBoard puts them in the place of the outermost edges.
+        num : float
+            How many values. Nothing is written for 0.
+        sum, sum_squares : float
+            Their moments.
+        bucket_limits : float64[k]
+            Right edges: finite, each greater than the one before, at least one. Both loaders draw the same
+            picture if the first is `min`, with count 0, and the last `max`.
+        bucket_counts : float64[k]
+            Values in each bucket, finite and not negative.
+        global_step, walltime
+            As in `add_histogram`.
+
+        Raises
+        ------
+        ArgumentError
+            One of these is not so.
+        WriteError
+            The file cannot be written; the event is held.
+        """
+        messages.check_tag(tag)
+        num = _number(tag, "num", num)
+        if num == 0:
+            return
+        limits, counts = _checked_buckets(tag, bucket_limits, bucket_counts)
+        low, high = _number(tag, "min", min), _number(tag, "max", max)
+        # not <=: NaN fails as well
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high and 0 < num < math.inf):
+            msg = (
+                f"histogram {tag!r}: min={low!r}, max={high!r}, num={num!r}. "
+                "Accepted: finite min <= max, and a finite num that is not negative. "
+                "Hint: leave NaN and infinities out of them; add_histogram does so."
+            )
+            raise ArgumentError(msg)
+        value = messages.histogram_value(
+            tag,
+            min=low,
+            max=high,
+            num=num,
+            sum=_number(tag, "sum", sum),
+            sum_squares=_number(tag, "sum_squares", sum_squares),
+            bucket_limits=limits,
+            bucket_counts=counts,
+        )
+        self._add([value], global_step, walltime)
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        new_style: bool = False,
+        double_precision: bool = False,
+    ) -> None:
+        """Write one number.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the series.
+        scalar_value : float or array[1]
+            A real number, or an array or tensor of one element, from any library; stored as float32.
+        global_step, walltime
+            As in `add_histogram`.
+        new_style : bool
+            Write a tensor for the plugin "scalars" instead of ``simple_value``.
+        double_precision : bool
+            With `new_style`, store float64. ``simple_value`` is float32 in any case.
+
+        Raises
+        ------
+        ArgumentError
+            `scalar_value` is no real number, or another argument cannot be written.
+        WriteError
+            The file cannot be written; the event is held.
+        """
+        messages.check_tag(tag)
+        number = _number(tag, "scalar_value", scalar_value)
+        if new_style:
+            value = messages.scalar_tensor_value(tag, number, double=double_precision)
+        else:
+            value = messages.scalar_value(tag, number)
+        self._add([value], global_step, walltime)
+
+    def flush(self) -> None:
+        """Bring everything added so far to the file, where TensorBoard can read it.
+
+        Raises
+        ------
+        WriteError
+            Not all could be written; the rest is held for the next attempt.
+        """
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flush and close the file; what is added later goes to a new one.
+
+        Raises
+        ------
+        WriteError
+            Not all could be written; the rest is held for the next attempt.
+        """
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name.startswith("add_"):
+            msg += (
+                ": fasthist writes histograms and scalars. "
+                f"Hint: use torch's SummaryWriter beside it, in a directory of its own, for {name}."
+            )
+        raise AttributeError(msg)
+
+    def _add(self, values: list[bytes], global_step: Any, walltime: Any) -> None:
+        step = None if global_step is None else _step(global_step)
+        event = messages.summary_event(values, _wall_time(walltime), step)
+        if values:
+            self._events.add_event(event)
+
+
+def _values_of(tag: str, histogram: Histogram, max_buckets: int | None = None) -> list[bytes]:
+    values: list[bytes] = []
+    if histogram.num:
+        values.append(messages.histogram_value(tag, **histogram.to_raw(max_buckets)))
+    specials = {f"{tag}/{name}": getattr(histogram, name) for name in _SPECIALS}
+    values += [messages.scalar_value(name, count) for name, count in specials.items() if count]
+    return values
+
+
+def _checked_buckets(
+    tag: str, bucket_limits: ArrayLike, bucket_counts: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        limits = np.asarray(bucket_limits, dtype=np.float64)
+        counts = np.asarray(bucket_counts, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"histogram {tag!r}: bucket_limits or bucket_counts is no array of numbers: {error}"
+        raise ArgumentError(msg) from error
+    if limits.ndim != 1 or limits.shape != counts.shape or not limits.size:
+        msg = (
+            f"histogram {tag!r}: bucket_limits has the shape {limits.shape}, bucket_counts {counts.shape}. "
+            "Accepted: two rows of one length, at least 1. "
+            "Hint: limits are right edges; of numpy.histogram's edges, pass edges[1:]."
+        )
+        raise ArgumentError(msg)
+    if not (np.isfinite(limits).all() and (limits[1:] > limits[:-1]).all()):
+        msg = (
+            f"histogram {tag!r}: bucket_limits are not finite and increasing. "
+            "Accepted: finite limits, each greater than the one before; others blank the chart."
+        )
+        raise ArgumentError(msg)
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        msg = f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0."
+        raise ArgumentError(msg)
+    return limits, counts
+
+
+def _number(tag: str, name: str, value: Any) -> float:
+    cause = None
+    try:
+        # float() of an array of one element warns in NumPy, so the element is asked for first.
+        number = value.item() if hasattr(value, "item") else value
+        if not isinstance(number, (str, bytes)):
+            return float(number)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        cause = error
+    kind = type(value).__name__
+    msg = f"{tag!r}: {name} is {kind}. Accepted: one real number, or an array of one element."
+    raise ArgumentError(msg) from cause
+
+
+def _step(step: Any) -> int:
+    try:
+        return int(step)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        msg = f"global_step={step!r} is no step. Accepted: an integer, or None."
+        raise ArgumentError(msg) from error
+
+
+def _wall_time(walltime: Any) -> float:
+    if walltime is None:
+        return time.time()
+    seconds = _number("event", "walltime", walltime)
+    if not math.isfinite(seconds):
+        msg = f"walltime={seconds!r} is no time. Accepted: finite seconds since 1970, UTC."
+        raise ArgumentError(msg)
+    return seconds
