@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +41,6 @@ class _Commands(click.Group):
                 f"cannot write {_os_text(error)}. Free space, give permission or choose another --log-dir; "
                 "what was written before is kept."
             )
-            _collect_quietly(error)
         except OSError as error:
             if error.errno == errno.EPIPE:  # stdout was closed, which click knows how to end
                 raise
@@ -59,19 +55,6 @@ def _os_text(error: OSError) -> str:
     if error.errno is None or not error.filename:
         return str(error)
     return f"{error.filename}: {os.strerror(error.errno)}"
-
-
-def _collect_quietly(error: BaseException) -> None:
-    """Let go of the writer that failed: when collected it tries once more, and fails with a traceback."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        failed: BaseException | None = error
-        while failed is not None:
-            traceback.clear_frames(failed.__traceback__)
-            failed = failed.__context__
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
 
 
 def _example(*lines: str) -> str:
@@ -191,21 +174,31 @@ def _log(
 ) -> _Done:
     """Count tensor by tensor, and write what is counted in groups, so that neither is held for long."""
     done = _Done()
+    group: dict[str, Histogram] = {}
+
+    def write(step: int) -> None:
+        counted = dict(group)
+        group.clear()
+        writer.add_histograms(counted, global_step=step)
+        done.histograms += len(counted)
+
     with fasthist.SummaryWriter(log_dir) as writer:
         for checkpoint in checkpoints:
-            group: dict[str, Histogram] = {}
-            for entry in checkpoint.entries:
-                try:
-                    values = entry.load()
-                    group[entry.tag] = fasthist.histogram(values, threads=threads, name=entry.tag)
-                    done.nbytes += entry.nbytes
-                except ArrayError as error:  # the others are still worth having
-                    done.left_out.append(str(error).partition(". Accepted")[0])
-                advance(entry.nbytes)
-                if len(group) == GROUP or (group and entry is checkpoint.entries[-1]):
-                    writer.add_histograms(group, global_step=checkpoint.step or 0)
-                    done.histograms += len(group)
-                    group = {}
+            try:
+                for entry in checkpoint.entries:
+                    try:
+                        values = entry.load()
+                        found = fasthist.histogram(values, threads=threads, name=entry.tag)
+                        group[entry.tag] = found
+                        done.nbytes += entry.nbytes
+                    except ArrayError as error:  # the others are still worth having
+                        done.left_out.append(str(error).partition(". Accepted")[0])
+                    advance(entry.nbytes)
+                    if len(group) == GROUP:
+                        write(checkpoint.step or 0)
+            finally:  # what is counted is written, even if the rest of the file is damaged
+                if group:
+                    write(checkpoint.step or 0)
     return done
 
 

@@ -17,11 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fasthist import compute
-from fasthist.errors import ArgumentError
+from fasthist.arguments import as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.errors import ArgumentError, WriteError
 from fasthist.events import messages
 from fasthist.events.writer import EventFileWriter
 from fasthist.hist import Histogram
@@ -61,8 +61,8 @@ class SummaryWriter:
     Notes
     -----
     Safe to call from several threads and after a fork; `fasthist.events.writer.EventFileWriter` tells what is
-    written when. The attribute `log_dir` is the directory. Use one writer for a directory: of two events of one
-    tag and step, TensorBoard shows one.
+    written when. `log_dir` is an attribute too. Use one writer for a directory: TensorBoard shows one event of a
+    tag and step.
 
     Examples
     --------
@@ -86,18 +86,21 @@ class SummaryWriter:
             raise ArgumentError(msg)
         chosen = log_dir or logdir
         if not chosen:
-            now = datetime.now().strftime("%b%d_%H-%M-%S")
-            chosen = Path("runs", f"{now}_{socket.gethostname()}{comment}")
+            chosen = Path("runs", f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}{comment}")
         self.log_dir = os.fsdecode(chosen)
         self._events = EventFileWriter(
             chosen, max_queue=max_queue, flush_secs=flush_secs, filename_suffix=filename_suffix
         )
         if purge_step is not None:
-            for event in messages.purge_events(time.time(), _step(purge_step)):
-                self._events.add_event(event)
+            try:
+                for event in messages.purge_events(time.time(), as_step(purge_step)):
+                    self._events.add_event(event)
+            except WriteError:
+                self._events.discard()  # nobody gets this writer, so nobody can flush it again
+                raise
 
     def get_logdir(self) -> str:
-        """Give the directory of the event files, as `log_dir`."""
+        """Give `log_dir`."""
         return self.log_dir
 
     def add_histogram(
@@ -225,11 +228,11 @@ class SummaryWriter:
             The file cannot be written; the event is held.
         """
         messages.check_tag(tag)
-        num = _number(tag, "num", num)
+        num = as_number(tag, "num", num)
         if num == 0:
             return
-        limits, counts = _checked_buckets(tag, bucket_limits, bucket_counts)
-        low, high = _number(tag, "min", min), _number(tag, "max", max)
+        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts)
+        low, high = as_number(tag, "min", min), as_number(tag, "max", max)
         # not <=: NaN fails as well
         if not (math.isfinite(low) and math.isfinite(high) and low <= high and 0 < num < math.inf):
             msg = (
@@ -243,8 +246,8 @@ class SummaryWriter:
             min=low,
             max=high,
             num=num,
-            sum=_number(tag, "sum", sum),
-            sum_squares=_number(tag, "sum_squares", sum_squares),
+            sum=as_number(tag, "sum", sum),
+            sum_squares=as_number(tag, "sum_squares", sum_squares),
             bucket_limits=limits,
             bucket_counts=counts,
         )
@@ -282,7 +285,7 @@ class SummaryWriter:
             The file cannot be written; the event is held.
         """
         messages.check_tag(tag)
-        number = _number(tag, "scalar_value", scalar_value)
+        number = as_number(tag, "scalar_value", scalar_value)
         if new_style:
             value = messages.scalar_tensor_value(tag, number, double=double_precision)
         else:
@@ -325,8 +328,8 @@ class SummaryWriter:
         raise AttributeError(msg)
 
     def _add(self, values: list[bytes], global_step: Any, walltime: Any) -> None:
-        step = None if global_step is None else _step(global_step)
-        event = messages.summary_event(values, _wall_time(walltime), step)
+        step = None if global_step is None else as_step(global_step)
+        event = messages.summary_event(values, as_wall_time(walltime), step)
         if values:
             self._events.add_event(event)
 
@@ -338,63 +341,3 @@ def _values_of(tag: str, histogram: Histogram, max_buckets: int | None = None) -
     specials = {f"{tag}/{name}": getattr(histogram, name) for name in _SPECIALS}
     values += [messages.scalar_value(name, count) for name, count in specials.items() if count]
     return values
-
-
-def _checked_buckets(
-    tag: str, bucket_limits: ArrayLike, bucket_counts: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    try:
-        limits = np.asarray(bucket_limits, dtype=np.float64)
-        counts = np.asarray(bucket_counts, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        msg = f"histogram {tag!r}: bucket_limits or bucket_counts is no array of numbers: {error}"
-        raise ArgumentError(msg) from error
-    if limits.ndim != 1 or limits.shape != counts.shape or not limits.size:
-        msg = (
-            f"histogram {tag!r}: bucket_limits has the shape {limits.shape}, bucket_counts {counts.shape}. "
-            "Accepted: two rows of one length, at least 1. "
-            "Hint: limits are right edges; of numpy.histogram's edges, pass edges[1:]."
-        )
-        raise ArgumentError(msg)
-    if not (np.isfinite(limits).all() and (limits[1:] > limits[:-1]).all()):
-        msg = (
-            f"histogram {tag!r}: bucket_limits are not finite and increasing. "
-            "Accepted: finite limits, each greater than the one before; others blank the chart."
-        )
-        raise ArgumentError(msg)
-    if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        msg = f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0."
-        raise ArgumentError(msg)
-    return limits, counts
-
-
-def _number(tag: str, name: str, value: Any) -> float:
-    cause = None
-    try:
-        # float() of an array of one element warns in NumPy, so the element is asked for first.
-        number = value.item() if hasattr(value, "item") else value
-        if not isinstance(number, (str, bytes)):
-            return float(number)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        cause = error
-    kind = type(value).__name__
-    msg = f"{tag!r}: {name} is {kind}. Accepted: one real number, or an array of one element."
-    raise ArgumentError(msg) from cause
-
-
-def _step(step: Any) -> int:
-    try:
-        return int(step)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        msg = f"global_step={step!r} is no step. Accepted: an integer, or None."
-        raise ArgumentError(msg) from error
-
-
-def _wall_time(walltime: Any) -> float:
-    if walltime is None:
-        return time.time()
-    seconds = _number("event", "walltime", walltime)
-    if not math.isfinite(seconds):
-        msg = f"walltime={seconds!r} is no time. Accepted: finite seconds since 1970, UTC."
-        raise ArgumentError(msg)
-    return seconds

@@ -25,6 +25,7 @@ ORDER = (
     "kernels.pool",
     "kernels.cpu",
     "kernels.cpu_buckets",
+    "kernels.batch",
     "kernels",
     # how does data come in?
     "intake",
@@ -43,6 +44,7 @@ ORDER = (
     "events.writer",
     "events",
     # what do you do with it?
+    "arguments",
     "summary_writer",
     "demo",
     "cli",
@@ -52,7 +54,9 @@ NEVER_COUNTS = {"events.wire", "events.record", "events.messages", "events.write
 HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
 }  # fmt: skip
-MAY_IMPORT_AT_TOP = {"kernels.cpu": {"numba"}, "kernels.cpu_buckets": {"numba"}}
+MAY_IMPORT_AT_TOP = {
+    name: {"numba"} for name in ("kernels.cpu", "kernels.cpu_buckets", "kernels.batch")
+}
 
 
 def modules(root: Path) -> list[tuple[str, ast.Module]]:

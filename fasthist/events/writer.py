@@ -119,6 +119,10 @@ class EventFileWriter:
         """
         self._log.close()
 
+    def discard(self) -> None:
+        """Forget what is held and let go of the file; for a caller that gives up after a `WriteError`."""
+        self._log.forget()
+
 
 class _Log:
     """The state behind a writer; apart from it, so that its end can be waited for without keeping it alive."""
@@ -138,6 +142,7 @@ class _Log:
         self._size = 0  # bytes of whole records in the file
         self._torn = False  # whether there may be more bytes in it than that
         self._flushed_at = 0.0
+        self.told = False  # whether close() has said that what is held could not be written
         _logs.add(self)
 
     def add(self, record: bytes) -> None:
@@ -155,7 +160,11 @@ class _Log:
 
     def close(self) -> None:
         with self._lock:
-            self._write()
+            try:
+                self._write()
+            except WriteError:
+                self.told = True
+                raise
             file, self._file = self._file, None
             if file is None:
                 return
@@ -213,7 +222,7 @@ class _Log:
         if self._turn == turn:
             # Nothing is called here, so an interrupt comes before this (what was written is cut off again) or
             # after it, never in between.
-            self._held, self._size, self._torn = self._held[count:], size, False
+            self._held, self._size, self._torn, self.told = self._held[count:], size, False, False
             self._flushed_at = time.monotonic()
 
     def _unwritten(self) -> list[bytes]:
@@ -258,8 +267,13 @@ def _forget_all() -> None:
 
 
 def _close_for_good(log: _Log) -> None:
+    told = log.told
     try:
         log.close()
+    except WriteError:
+        # Nobody is left to catch it, but Python prints it; worth doing unless close() has said so already.
+        if not told:
+            raise
     finally:
         log.forget()
 

@@ -1,0 +1,98 @@
+"""Nested containers become tags and leaves."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fasthist.tree import leaves
+
+W, B = np.ones((2, 2)), np.zeros(2)
+
+
+@dataclasses.dataclass
+class Pair:
+    weight: object
+    bias: object
+
+
+@dataclasses.dataclass
+class Boxed:
+    data: object
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.data)
+
+
+Named = collections.namedtuple("Named", ["kernel", "scale"])
+
+
+class Model:
+    def named_parameters(self):
+        yield "fc.weight", W
+        yield "fc.bias", B
+
+
+BOXED = Boxed([1.0])
+
+TREES = {
+    "mapping": ({"w": W, "b": B}, {"w": W, "b": B}),
+    "nested": ({"fc": {"w": W, "b": {"x": B}}}, {"fc/w": W, "fc/b/x": B}),
+    "ordered": (collections.OrderedDict(z=W, a=B), {"z": W, "a": B}),
+    "keys are made strings": ({0: W, (1, 2): B}, {"0": W, "(1, 2)": B}),
+    "list": ([W, B], {"0": W, "1": B}),
+    "tuple": ((W, [B, W]), {"0": W, "1/0": B, "1/1": W}),
+    "named tuple": ({"n": Named(W, B)}, {"n/kernel": W, "n/scale": B}),
+    "dataclass": ({"p": Pair(W, [B])}, {"p/weight": W, "p/bias/0": B}),
+    "dataclass at the top": (Pair(W, B), {"weight": W, "bias": B}),
+    "dataclass that is an array": ({"x": BOXED}, {"x": BOXED}),
+    "class of a dataclass": ({"x": Pair}, {"x": Pair}),
+    "model": (Model(), {"fc.weight": W, "fc.bias": B}),
+    "model in a tree": ({"net": Model()}, {"net/fc.weight": W, "net/fc.bias": B}),
+    "none": ({"w": W, "g": None, "more": [None, B]}, {"w": W, "more/1": B}),
+    "nothing": (None, {}),
+    "empty mapping": ({"a": {}, "b": W}, {"b": W}),
+    "numbers are an array": ({"x": [1, 2.5, 3]}, {"x": [1, 2.5, 3]}),
+    "nested numbers": ({"x": [[1, 2], [3, 4]]}, {"x": [[1, 2], [3, 4]]}),
+    "tuple of numbers": ({"x": (True, False)}, {"x": (True, False)}),
+    "empty list is an empty array": ({"x": []}, {"x": []}),
+    "scalar": ({"x": 1.5}, {"x": 1.5}),
+    "one array": (W, {"": W}),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_leaves(case):
+    tree, expected = TREES[case]
+    found = list(leaves(tree))
+    assert [tag for tag, _ in found] == list(expected)
+    for (_, leaf), wanted in zip(found, expected.values(), strict=True):
+        assert leaf is wanted or leaf == wanted
+
+
+def test_the_tag_of_the_tree_comes_first():
+    assert [tag for tag, _ in leaves({"a": [W, {"b": B}]}, "grad")] == ["grad/a/0", "grad/a/1/b"]
+
+
+def test_leaves_are_not_looked_at():
+    class Untouchable:
+        def __getattribute__(self, name):
+            if name in ("__class__", "__dict__"):
+                return object.__getattribute__(self, name)
+            raise AttributeError(name)
+
+    leaf = Untouchable()
+    assert list(leaves({"x": leaf})) == [("x", leaf)]
+
+
+def test_torch_modules(need):
+    torch = need("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    found = dict(leaves({"net": net}))
+    assert list(found) == ["net/0.weight", "net/0.bias", "net/2.weight", "net/2.bias"]
+    assert found["net/0.bias"] is net[0].bias
+    gradients = dict(leaves({"g": [parameter.grad for parameter in net.parameters()]}))
+    assert gradients == {}
