@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from fasthist.errors import ArgumentError
 
+_LARGEST = float(np.finfo(np.float64).max)
+
 
 def written_buckets(
     edges: NDArray[np.float64], counts: NDArray[np.uint64], max_buckets: int | None = None
@@ -38,23 +40,31 @@ def written_buckets(
     if max_buckets is not None and max_buckets < 1:
         msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
         raise ArgumentError(msg)
-    edges = edges.copy()
-    if edges[0] == edges[-1]:
-        room = max(abs(edges[0]) * 2.0**-20, 2.0**-100)
-        edges = np.array([edges[0] - room, edges[0] + room])
-    elif edges[-2] == edges[-1]:
+    low, high = float(edges[0]), float(edges[-1])
+    if low == high:
+        room = max(abs(low) * 2.0**-20, 2.0**-100)
+        return np.clip([low - room, low + room], -_LARGEST, _LARGEST), counts.astype(np.float64)
+    if edges[-2] == high:
         # The maximum is itself an edge. TensorBoard loses a bucket narrower than about 2**-40 of the range drawn.
-        room = max((edges[-1] / 2 - edges[0] / 2) * 2.0**-35, math.ulp(float(edges[-1])))
-        edges[-2] = max(edges[-1] - room, (edges[-3] + edges[-1]) / 2)
-    kept = np.ones(counts.size, dtype=bool)
-    kept[:-1] = (counts[:-1] > 0) | (counts[1:] > 0)
-    right = np.flatnonzero(kept)
-    if max_buckets is not None and right.size > max_buckets:
+        before = float(edges[-3])
+        room = max((high / 2 - low / 2) * 2.0**-35, math.ulp(high))
+        left = max(high - room, before / 2 + high / 2)
+        if before < left < high:
+            edges = np.concatenate((edges[:-2], (left, high)))
+        else:  # no number lies between
+            edges = np.concatenate((edges[:-2], (high,)))
+            counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
+    occupied = counts > 0
+    kept = occupied.copy()
+    kept[:-1] |= occupied[1:]
+    right = kept.nonzero()[0]
+    if max_buckets is None or right.size <= max_buckets:
+        # What is left out is empty, so the counts stand as they are.
+        written = counts[right].astype(np.float64)
+    else:
         group = -(-right.size // max_buckets)
         # Counted from the right, so that the last edge stays.
         right = right[::-1][::group][::-1]
-    reached = np.cumsum(counts)[right]
-    return (
-        np.concatenate((edges[:1], edges[1:][right])),
-        np.diff(reached, prepend=np.uint64(0)).astype(np.float64),
-    )
+        reached = np.cumsum(counts)[right]
+        written = np.diff(reached, prepend=np.uint64(0)).astype(np.float64)
+    return np.concatenate((edges[:1], edges[right + 1])), written

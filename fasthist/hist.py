@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,17 @@ def _extreme(
     return merge
 
 
+def _total(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None or math.isnan(a + b):
+        return None  # both were beyond float64, on either side
+    return a + b
+
+
+_NO_COUNT = np.zeros(1)
+
 # How two histograms' values of a field become one: a table, so that every way of merging follows it.
 _SUM = {"merge": operator.add}
+_FLOAT_SUM = {"merge": _total}
 _MIN = {"merge": _extreme(min)}
 _MAX = {"merge": _extreme(max)}
 
@@ -72,7 +81,8 @@ class Histogram:
         Smallest and largest finite value, exact; None if there is none. Integers beyond 2**53 are rounded as
         they are for counting: down for TensorFlow's buckets, to the nearest float64 for others.
     sum, sum_squares : float
-        Sums over the finite values, added up in float64 (see Notes).
+        Sums over the finite values, added up in float64 (see Notes). `sum` is None where two histograms are merged
+        whose sums are infinite and of opposite sign.
     zero_count, nan_count, posinf_count, neginf_count : int
         Values equal to zero (counted in `num` too), and values counted nowhere else.
     exponent_counts : uint64[256]
@@ -84,8 +94,7 @@ class Histogram:
 
     Notes
     -----
-    The sums of 8- and 16-bit formats of 65,536 values or more, and of all 8-bit ones, are correctly rounded.
-    The others are float64 sums of blocks of 65,536 values, the blocks added up without further error: each
+    The sums of 8- and 16-bit formats of 65,536 values or more are correctly rounded. The others are float64 sums of blocks of 65,536 values, the blocks added up without further error: each
     lies within ``2**-37`` of the sum of magnitudes in the worst case, near ``1e-15`` of it usually. They do not
     depend on the number of threads. A sum beyond float64 is infinite, never NaN.
     """
@@ -97,7 +106,7 @@ class Histogram:
     num: int = field(metadata=_SUM)
     min: float | None = field(metadata=_MIN)
     max: float | None = field(metadata=_MAX)
-    sum: float = field(metadata=_SUM)
+    sum: float | None = field(metadata=_FLOAT_SUM)
     sum_squares: float = field(metadata=_SUM)
     zero_count: int = field(metadata=_SUM)
     nan_count: int = field(metadata=_SUM)
@@ -109,6 +118,10 @@ class Histogram:
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses):
             array.setflags(write=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, which freezes the arrays of a copy too.
+        return Histogram, tuple(getattr(self, part.name) for part in fields(self))
 
     # -- algebra -------------------------------------------------------------------------------------
 
@@ -155,7 +168,8 @@ class Histogram:
     def __repr__(self) -> str:
         shown = [f"num={self.num}"]
         if self.num:
-            shown += [f"{name}={getattr(self, name):.6g}" for name in ("min", "max", "mean", "std")]
+            numbers = {name: getattr(self, name) for name in ("min", "max", "mean", "std")}
+            shown += [f"{name}={value:.6g}" for name, value in numbers.items() if value is not None]
         specials = (
             "zero_count",
             "nan_count",
@@ -172,7 +186,7 @@ class Histogram:
     @property
     def mean(self) -> float | None:
         """Mean of the finite values; None if there is none. Error: that of `sum`, over `num`."""
-        return self.sum / self.num if self.num else None
+        return self.sum / self.num if self.num and self.sum is not None else None
 
     @property
     def std(self) -> float | None:
@@ -275,8 +289,12 @@ class Histogram:
         target = q * self.num
         i = int(np.searchsorted(reached, target, side="left"))
         part = float((target - (reached[i] - counts[i])) / counts[i])
-        # Not left + part * (right - left): the width of a bucket may overflow.
-        return float(edges[i] * (1 - part) + edges[i + 1] * part)
+        left, right = float(edges[i]), float(edges[i + 1])
+        if part >= 1:
+            return right
+        width = right - left
+        value = left + part * width if math.isfinite(width) else left * (1 - part) + right * part
+        return min(max(value, left), right)
 
     def cdf(self, x: float) -> float | None:
         """Share of the finite values that are at most `x`, interpolated inside its bucket.
@@ -308,10 +326,15 @@ class Histogram:
             return 1.0
         edges, counts = self._span()
         i = int(np.searchsorted(edges, x, side="right")) - 1
-        before = float(counts[:i].sum())
-        # In halves, since the width of a bucket may overflow.
-        part = (x / 2 - edges[i] / 2) / (edges[i + 1] / 2 - edges[i] / 2)
-        return float((before + part * counts[i]) / self.num)
+        left, right = float(edges[i]), float(edges[i + 1])
+        width = right - left
+        # In halves where the width of a bucket overflows.
+        part = (
+            (x - left) / width
+            if math.isfinite(width)
+            else (x / 2 - left / 2) / (right / 2 - left / 2)
+        )
+        return (int(counts[:i].sum()) + part * int(counts[i])) / self.num
 
     # -- conversions ---------------------------------------------------------------------------------
 
@@ -363,10 +386,10 @@ class Histogram:
             min=self.min,
             max=self.max,
             num=self.num,
-            sum=self.sum,
+            sum=math.nan if self.sum is None else self.sum,
             sum_squares=self.sum_squares,
             bucket_limits=edges,
-            bucket_counts=np.concatenate(([0.0], counts)),
+            bucket_counts=np.concatenate((_NO_COUNT, counts)),
         )
 
     def to_rows(self, max_buckets: int | None = None) -> NDArray[np.float64]:
@@ -389,9 +412,14 @@ class Histogram:
 
     def _span(self) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
         """Cut the buckets, and the values outside them, to [min, max]: edges[k + 1], counts[k]."""
-        ends = np.array([self.min, self.max], dtype=np.float64)
-        first, last = self.buckets.index(ends) + 1
-        outside = np.array([self.below_count, self.above_count], dtype=np.uint64)
-        counts = np.concatenate((outside[:1], self.counts, outside[1:]))
-        edges = np.concatenate((ends[:1], self.buckets.edges[first:last], ends[1:]))
-        return edges, counts[first : last + 1]
+        counts = self.counts
+        edges = self.buckets.edges
+        if self.below_count or self.above_count:
+            outside = np.array([self.below_count, self.above_count], dtype=np.uint64)
+            counts = np.concatenate((outside[:1], counts, outside[1:]))
+            edges = np.concatenate((edges[:1], edges, edges[-1:]))  # placeholders for min and max
+        occupied = counts.nonzero()[0]
+        first, last = occupied[0], occupied[-1]
+        span = edges[first : last + 2].copy()
+        span[0], span[-1] = self.min, self.max
+        return span, counts[first : last + 1]

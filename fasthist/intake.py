@@ -91,8 +91,14 @@ def _refused(name: str, what: str, hint: str = "") -> ArrayError:
     return ArrayError(f"{text} Hint: {hint}." if hint else text)
 
 
+# The name of a numpy dtype takes longer to make than a small array takes to count.
+_formats: dict[np.dtype[Any], Format | None] = {}
+
+
 def _from_numpy(array: NDArray[Any], name: str) -> Dense:
-    row = FORMATS.get(array.dtype.name)
+    row = _formats.get(array.dtype)
+    if row is None:
+        row = _formats[array.dtype] = FORMATS.get(array.dtype.name)
     if row is None:
         raise _refused(name, f"dtype {array.dtype} cannot be counted", _hint(array.dtype))
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
@@ -157,11 +163,11 @@ def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
         what = "a complex torch tensor" if tensor.is_complex() else f"torch dtype {kind}"
         hint = "count .real and .imag, or .abs(), on their own" if tensor.is_complex() else ""
         raise _refused(name, f"{what} cannot be counted", hint)
-    if tensor.is_neg():
-        tensor = tensor.resolve_neg()
     try:
+        if tensor.is_neg():
+            tensor = tensor.resolve_neg()
         address = tensor.data_ptr()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise _refused(name, f"{type(tensor).__name__} has no memory to read ({error})") from error
     if address == 0 and tensor.numel():
         raise _refused(
@@ -197,7 +203,10 @@ def _as_numpy(values: Any, name: str) -> NDArray[Any]:
         raise _elsewhere(
             name, f"a CUDA array ({kind})", "its own method for that (.get(), .copy_to_host(), ...)"
         )
-    if hasattr(values, "__dlpack_device__") and not hasattr(values, "__array__"):
+    device = _dlpack_device(values)
+    if device is not None and device[0] not in _DLPACK_HOST:
+        raise _elsewhere(name, f"{kind} on DLPack device {device}", "its own method for that")
+    if device is not None and not hasattr(values, "__array__"):
         return _from_dlpack(values, name)
     if not hasattr(values, "__array__"):
         if "sparse" in f"{type(values).__module__}.{kind}".lower():
@@ -211,24 +220,27 @@ def _as_numpy(values: Any, name: str) -> NDArray[Any]:
     except Exception as error:
         # A producer may raise anything here: a tracer, a symbolic tensor, a ragged list, a deleted buffer.
         first_line = str(error).strip().split("\n")[0]
-        raise _refused(
-            name, f"{kind} gives no array ({first_line})", "pass values that are computed already"
-        ) from error
+        hint = "pass values that are computed already"
+        if isinstance(values, (list, tuple)):
+            hint = "lists of unequal length are no array; count each part on its own"
+        raise _refused(name, f"{kind} gives no array ({first_line})", hint) from error
 
 
 _DLPACK_HOST = {1, 3, 11}  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
 
 
+def _dlpack_device(values: Any) -> tuple[int, int] | None:
+    try:
+        device, number = values.__dlpack_device__()
+    except Exception:  # noqa: BLE001 - no such method, or one that knows no answer (a JAX array on a TPU)
+        return None
+    return int(device), int(number)
+
+
 def _from_dlpack(values: Any, name: str) -> NDArray[Any]:
-    device, number = values.__dlpack_device__()
-    kind = type(values).__name__
-    if int(device) not in _DLPACK_HOST:
-        raise _elsewhere(
-            name, f"{kind} on DLPack device ({int(device)}, {number})", "its own method for that"
-        )
     try:
         return np.from_dlpack(values)
     except Exception as error:
-        raise _refused(
-            name, f"{kind} gives no DLPack capsule that numpy reads ({error})"
-        ) from error
+        kind = type(values).__name__
+        msg = f"{kind} gives no DLPack capsule that numpy reads ({error})"
+        raise _refused(name, msg) from error

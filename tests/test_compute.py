@@ -215,9 +215,10 @@ def test_eight_threads_at_once():
 
 
 FORK = """
-    import os, signal, sys
+    import os, signal, threading
     import numpy as np
     import fasthist
+    from fasthist.kernels import pool
 
     values = np.random.default_rng(0).normal(size=3_000_000).astype(np.float32)
     expected = fasthist.histogram(values, threads=1)
@@ -227,6 +228,7 @@ FORK = """
         child = os.fork()
         if child == 0:
             signal.alarm(60)
+            pool.run(threading.Barrier(4, timeout=30).wait, 4)  # there are threads again
             same = all(fasthist.histogram(values, threads=n) == expected for n in (1, 2, 4, 6))
             if then is not None:
                 then()

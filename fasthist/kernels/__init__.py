@@ -140,7 +140,7 @@ def _look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool
     for i, (chunks, row) in enumerate(walks):
         if i not in looks:
             look = _look_at_patterns if row.is_code else _look_at_chunks
-            looks[i] = look(chunks, row, threads, down=down and row.bits == 64)
+            looks[i] = look(chunks, row, threads, down=down)
     return [looks[i] for i in range(len(walks))]
 
 
@@ -152,7 +152,7 @@ def _histogram(
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
         buckets = uniform_buckets(buckets, *((look.low, look.high) if num else (0.0, 1.0)))
-    if buckets == tensorflow_buckets():
+    if buckets is tensorflow_buckets() or buckets == tensorflow_buckets():
         counts, below, above = look.row[_LIMITS].copy(), 0, 0
     elif look.patterns is not None:
         counts, below, above = _place(look.patterns, row, buckets)
@@ -182,45 +182,42 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[_Loo
     from fasthist.kernels import batch
 
     slots = slots_of(name)
-    flats = [chunks.flat for chunks in together if chunks.flat is not None]
-    counts = np.array([chunks.count for chunks in together])
-    jobs: list[tuple[int, int, int]] = []
+    jobs: list[tuple[int, int, int, int, int]] = []
     begins: list[int] = []
-    for tensor, chunks in enumerate(counts.tolist()):
+    bases = [0]
+    for chunks in together:
         begins.append(len(jobs))
-        step = max(_JOB_CHUNKS, -(-chunks // _MOST_JOBS))
+        step = max(_JOB_CHUNKS, -(-chunks.count // _MOST_JOBS))
         # An empty array has one job too, so that it has a row.
-        jobs += [(tensor, i, min(i + step, chunks)) for i in range(0, max(chunks, 1), step)]
-    bases = np.cumsum(counts) - counts
+        jobs += [
+            (chunks.address, chunks.size, first, min(first + step, chunks.count), bases[-1])
+            for first in range(0, max(chunks.count, 1), step)
+        ]
+        bases.append(bases[-1] + chunks.count)
+    table = np.array(jobs, dtype=np.int64)
     rows = np.zeros((len(jobs), _LIMITS.stop), dtype=np.uint64)
-    sums = np.empty((int(counts.sum()), 3))
+    sums = np.empty((bases[-1], 3))
     ends = np.empty((len(jobs), 2))
     turn = np.zeros(1, dtype=np.int64)
-    table = (
-        np.array(jobs, dtype=np.int64),
-        np.array([flat.ctypes.data for flat in flats], dtype=np.uint64),
-        np.array([flat.size for flat in flats], dtype=np.int64),
-        bases,
-    )
 
     def work() -> None:
         batch.do_jobs(
-            turn, *table, slots.table, slots.kind, slots.bucket, slots.exponent, slots.losses,
+            turn, table, slots.table, slots.kind, slots.bucket, slots.exponent, slots.losses,
             rows, sums, ends,
         )  # fmt: skip
 
     # Waking a thread takes as long as counting some chunks does.
-    pool.run(work, max(1, min(threads, len(jobs), int(counts.sum()) // 2)))
+    pool.run(work, max(1, min(threads, len(jobs), bases[-1] // 2)))
     if len(jobs) > len(together):
         rows = np.add.reduceat(rows, begins, axis=0)
-        ends = np.column_stack(
-            (np.minimum.reduceat(ends[:, 0], begins), np.maximum.reduceat(ends[:, 1], begins))
-        )
+        lows = np.minimum.reduceat(ends[:, 0], begins).tolist()
+        highs = np.maximum.reduceat(ends[:, 1], begins).tolist()
+    else:
+        lows, highs = ends.T.tolist()
+    parts = sums.tolist()
     return [
-        _Look(rows[i], low, high, *_add_up(sums[base : base + count]))
-        for i, (low, high, base, count) in enumerate(
-            zip(*ends.T.tolist(), bases.tolist(), counts.tolist(), strict=True)
-        )
+        _Look(rows[i], lows[i], highs[i], *_add_up(parts[bases[i] : bases[i + 1]]))
+        for i in range(len(together))
     ]
 
 
@@ -284,16 +281,22 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
         elif row.name == "float64":
             found = cpu.tally_float64(values, first, last, slots.table, counters, sums[rows])
         else:
-            numbers = values.view(row.name)
+            numbers, exact = values.view(row.name), row.bits == 32
             found = cpu.tally_integers(
-                numbers, first, last, down, slots.table, counters, sums[rows]
+                numbers, first, last, exact, slots.table, counters, sums[rows]
             )
         ends.append(found)
 
     totals = _sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
-    low = min((end[0] for end in ends), default=math.inf)
-    high = max((end[1] for end in ends), default=-math.inf)
-    return _Look(_classified(totals, row), low, high, *_add_up(sums))
+    low = _as_float(min((end[0] for end in ends), default=math.inf), down=down)
+    high = _as_float(max((end[1] for end in ends), default=-math.inf), down=down)
+    return _Look(_classified(totals, row), low, high, *_add_up(sums.tolist()))
+
+
+def _as_float(number: float, *, down: bool) -> float:
+    """Round an integer beyond 2**53 down, as for TensorFlow's limits, or to the nearest, as numpy does."""
+    nearest = float(number)
+    return math.nextafter(nearest, -math.inf) if down and nearest > number else nearest
 
 
 def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
@@ -308,15 +311,16 @@ def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
     return result
 
 
-def _add_up(sums: NDArray[np.float64]) -> tuple[float, float]:
+def _add_up(sums: list[list[float]]) -> tuple[float, float]:
     """Combine the sums of chunks; the order of the chunks fixes every bit, and fsum adds no error of its own."""
-    total, scaled = sums[:, 0].tolist(), sums[:, 2].tolist()
-    if any(scaled):
-        halves = math.fsum([math.fsum(scaled), math.ldexp(math.fsum(total), -64)])
-        result = _saturating(lambda: math.ldexp(halves, 64), halves)
-    else:
-        result = math.fsum(total)
-    return result, _saturating(lambda: math.fsum(sums[:, 1].tolist()), 1.0)
+    if len(sums) == 1 and not sums[0][2]:
+        return sums[0][0], sums[0][1]
+    total = math.fsum(part[0] for part in sums)
+    scaled = math.fsum(part[2] for part in sums)
+    if scaled:
+        units = math.fsum([scaled, math.ldexp(total, -64)])
+        total = _saturating(lambda: math.ldexp(units, 64), units)
+    return total, _saturating(lambda: math.fsum(part[1] for part in sums), 1.0)
 
 
 def _saturating(compute: Callable[[], float], sign: float) -> float:

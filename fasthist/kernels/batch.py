@@ -74,23 +74,16 @@ else:
 
 
 @numba.njit(nogil=True, cache=True)
-def do_jobs(
-    turn, jobs, addresses, sizes, bases, table, kind, bucket, exponent, losses, rows, sums, ends
-):
+def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends):
     """Do jobs until there is none left.
 
     Parameters
     ----------
     turn : int64[1]
         The next job; shared by all threads.
-    jobs : int64[j, 3]
-        Tensor, first chunk, and the chunk after the last.
-    addresses : uint64[t]
-        Of the first element of each tensor: contiguous float32 or float64.
-    sizes : int64[t]
-        Elements of each.
-    bases : int64[t]
-        Row of `sums` for each tensor's first chunk.
+    jobs : int64[j, 5]
+        For each: the address of the first element of a contiguous float32 or float64 array, how many elements it
+        has, the first chunk to count and the chunk after the last, and the row of `sums` for the array's chunk 0.
     table : uint32[...] or uint64[...]
         Its type tells float32 from float64.
     kind, bucket, exponent, losses
@@ -108,11 +101,9 @@ def do_jobs(
         job = _take(turn)
         if job >= jobs.shape[0]:
             return
-        tensor = jobs[job, 0]
-        patterns = _memory(addresses[tensor], sizes[tensor], table)
-        low, high = _tally(
-            patterns, jobs[job, 1], jobs[job, 2], table, counts, sums[bases[tensor] :]
-        )
+        address, size, first, last, base = jobs[job]
+        patterns = _memory(address, size, table)
+        low, high = _tally(patterns, first, last, table, counts, sums[base:])
         ends[job, 0] = low
         ends[job, 1] = high
         fold(counts, totals)

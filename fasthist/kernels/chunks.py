@@ -30,13 +30,16 @@ class Chunks:
     ----------
     count : int
         How many chunks.
+    size : int
+        How many elements.
     flat : carrier[n] or None
-        All elements, contiguous and in native byte order, if memory has them so.
+        All of them, contiguous and in native byte order, if memory has them so.
     """
 
     def __init__(self, array: Array, size: int) -> None:
-        ordered = _in_memory_order(array)
-        self._size = size
+        ordered = array if array.flags.c_contiguous else _in_memory_order(array)
+        self._length = size
+        self.size = array.size
         self._native = array.dtype.newbyteorder("=")
         self.flat: Array | None = None
         self._pieces: list[Array] = []
@@ -47,9 +50,15 @@ class Chunks:
             self._pieces = list(_split(ordered, size))
             self.count = len(self._pieces)
 
+    @property
+    def address(self) -> int:
+        """Of the first element of `flat`."""
+        assert self.flat is not None
+        return int(self.flat.__array_interface__["data"][0])
+
     def buffer(self) -> Array:
         """Give the memory that `take` copies a chunk to; each thread needs its own."""
-        return np.empty(0 if self.flat is not None else self._size, dtype=self._native)
+        return np.empty(0 if self.flat is not None else self._length, dtype=self._native)
 
     def spans(self, threads: int) -> list[range]:
         """Divide the chunks into spans that threads can take in turn: several for each, none very long."""

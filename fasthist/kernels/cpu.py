@@ -11,6 +11,8 @@ first).
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -284,44 +286,57 @@ def tally_float64(patterns, first, last, table, counts, sums):
 
 
 @numba.njit(**_serial)
-def _widen_down(values, widened):
-    """Convert to float64, rounding down: an integer below a limit never reaches it by rounding.
+def _widen(values, widened):
+    """Convert 64-bit integers to float64 in the same bucket and of the same exponent.
 
-    A limit above 2**53 is itself an integer, so ``limit <= value`` exactly if ``limit <= widened value``.
+    Rounded down, an integer below a limit never reaches it: a limit above 2**53 is itself an integer, so
+    ``limit <= value`` exactly if ``limit <= widened value``. But down is away from zero for a negative one, which may
+    so reach a power of two; that one is rounded up, since no limit is a power of two.
     """
     for i in range(values.size):
         # Both halves are exact; the sum rounds, and what it lost is exact again (Dekker's Fast2Sum).
         upper = np.float64(values[i] >> 32) * 2.0**32
         lower = np.float64(values[i] & 0xFFFFFFFF)
         wide = upper + lower
-        widened[i] = wide if lower - (wide - upper) >= 0.0 else np.nextafter(wide, -np.inf)
+        lost = lower - (wide - upper)
+        if lost < 0.0:
+            wide = np.nextafter(wide, -np.inf)
+        if lost != 0.0 and math.frexp(wide)[0] == -0.5:
+            wide = np.nextafter(wide, 0.0)
+        widened[i] = wide
 
 
 @numba.njit(**_serial)
-def tally_integers(values, first, last, down, table, counts, sums):
+def tally_integers(values, first, last, exact, table, counts, sums):
     """Do what `tally_float64` does, for integers of 32 or 64 bits.
 
     Parameters
     ----------
     values : int32[n], uint32[n], int64[n] or uint64[n]
-    down : bool
-        Round integers beyond 2**53 down (TensorFlow's limits) or to the nearest float64 (as numpy's astype).
+    exact : bool
+        float64 holds every number of the type.
+
+    Returns
+    -------
+    low, high : int
+        The extremes themselves.
     """
     widened = np.empty(CHUNK, dtype=np.float64)
-    low = np.inf
-    high = -np.inf
+    low = values[first * CHUNK]
+    high = low
     for chunk in range(first, last):
         part = values[chunk * CHUNK : min((chunk + 1) * CHUNK, values.size)]
-        if down:
-            _widen_down(part, widened)
-        else:
+        for i in range(part.size):
+            low = min(low, part[i])
+            high = max(high, part[i])
+        if exact:
             for i in range(part.size):
                 widened[i] = np.float64(part[i])
-        ends = tally_float64(
+        else:
+            _widen(part, widened)
+        tally_float64(
             widened[: part.size].view(np.uint64), 0, 1, table, counts, sums[chunk : chunk + 1]
         )
-        low = min(low, ends[0])
-        high = max(high, ends[1])
     return low, high
 
 

@@ -1,0 +1,77 @@
+"""Shared knobs: which optional packages must be present, what the report tells, how hypothesis runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import warnings
+
+import pytest
+from hypothesis import settings
+
+# Read when a test imports them: no start-up messages, no search for an accelerator.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+settings.register_profile("fasthist", deadline=None)
+settings.register_profile(
+    "ci", parent=settings.get_profile("fasthist"), derandomize=True, database=None
+)
+settings.load_profile("ci" if os.environ.get("CI") else "fasthist")
+
+JIT_IS_OFF = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require",
+        default="",
+        metavar="NAMES",
+        help="comma list of optional packages; a missing one FAILS its tests instead of skipping them",
+    )
+
+
+def pytest_configure(config):
+    if JIT_IS_OFF:
+        # Numpy's scalars warn where compiled integers wrap and compiled floats saturate, both meant to.
+        for text in ("overflow encountered in", "invalid value encountered in", "divide by zero"):
+            config.addinivalue_line("filterwarnings", f"ignore:{text}:RuntimeWarning")
+
+
+def pytest_report_header(config):
+    found = []
+    for name in (
+        "numpy",
+        "numba",
+        "ml_dtypes",
+        "hypothesis",
+        "torch",
+        "jax",
+        "tensorflow",
+        "scipy",
+    ):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} -")
+    required = config.getoption("--require") or "nothing"
+    return [", ".join(found), f"required: {required}; JIT {'off' if JIT_IS_OFF else 'on'}"]
+
+
+@pytest.fixture
+def need(request):
+    """Import an optional package: missing, it skips the test, or fails it if --require names it."""
+    required = {name for name in request.config.getoption("--require").split(",") if name}
+
+    def get(name):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a package warns of at its import is not ours
+                return importlib.import_module(name)
+        except ImportError as error:
+            if name.partition(".")[0] in required:
+                pytest.fail(f"--require={name} was given, but: {error}")
+            pytest.skip(f"{name} is not installed")
+
+    return get
