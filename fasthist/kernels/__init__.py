@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import FORMATS, Format
 from fasthist.hist import EXPONENTS, Histogram
 from fasthist.kernels import pool
-from fasthist.kernels.chunks import Chunks
+from fasthist.kernels.chunks import CHUNK, Chunks
 from fasthist.kernels.slots import FINITE, NAN, NEGINF, POSINF, ZERO, slots_of
 
 _FLUSH = 1 << 31
@@ -83,7 +84,7 @@ def tally(
     found: list[Histogram] = []
     for group in _groups(arrays):
         down = buckets == tensorflow_buckets()
-        walks = [(Chunks(array, _chunk()), row) for array, row in map(_widened, group)]
+        walks = [(Chunks(array), row) for array, row in map(_widened, group)]
         looks = _look_at_all(walks, threads, down=down)
         found += [
             _histogram(look, chunks, row, buckets, threads)
@@ -92,19 +93,13 @@ def tally(
     return found
 
 
-def _chunk() -> int:
-    from fasthist.kernels import cpu
-
-    return cpu.CHUNK
-
-
 def _groups(
     arrays: Sequence[tuple[NDArray[Any], Format]],
 ) -> Iterator[Sequence[tuple[NDArray[Any], Format]]]:
     """Divide a long list so that the rows (15 kB) and the copies of a group stay within some MiB."""
     begin = held = 0
     for i, (array, row) in enumerate(arrays):
-        held += 15_000 + (4 * array.size if row.is_code and array.size < _chunk() else 0)
+        held += 15_000 + (4 * array.size if row.is_code and array.size < CHUNK else 0)
         if held > _GROUP_BYTES:
             yield arrays[begin : i + 1]
             begin, held = i + 1, 0
@@ -118,42 +113,43 @@ def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
     Clearing and reading 65,536 counters would take longer than looking each value up.
     """
     array, row = item
-    if not row.is_code or array.size >= _chunk():
+    if not row.is_code or array.size >= CHUNK:
         return item
-    values = slots_of(row.name).values.astype(np.float32)
-    return np.take(values, array.astype(row.carrier, copy=False)).view(np.uint32), FORMATS[
-        "float32"
-    ]
+    patterns = _as_float32(row.name)[array.astype(row.carrier, copy=False)]
+    return np.atleast_1d(patterns), FORMATS["float32"]
+
+
+@functools.cache
+def _as_float32(name: str) -> NDArray[np.uint32]:
+    """Give the float32 pattern of every value of a format of at most 16 bits."""
+    return slots_of(name).values.astype(np.float32).view(np.uint32)
 
 
 def _look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool) -> list[_Look]:
     looks: dict[int, _Look] = {}
-    for name in ("float32", "float64"):
-        together = [
-            i
-            for i, (chunks, row) in enumerate(walks)
-            if row.name == name and chunks.flat is not None
-        ]
-        if together:
-            found = _look_together([walks[i][0] for i in together], name, threads)
-            looks.update(zip(together, found, strict=True))
+    together: dict[str, list[int]] = {}
     for i, (chunks, row) in enumerate(walks):
-        if i not in looks:
+        if chunks.flat is not None and row.name in ("float32", "float64"):
+            together.setdefault(row.name, []).append(i)
+        else:
             look = _look_at_patterns if row.is_code else _look_at_chunks
             looks[i] = look(chunks, row, threads, down=down)
+    for name, members in together.items():
+        found = _look_together([walks[i][0] for i in members], name, threads)
+        looks.update(zip(members, found, strict=True))
     return [looks[i] for i in range(len(walks))]
 
 
 def _histogram(
     look: _Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int
 ) -> Histogram:
-    kinds = look.row[_KINDS]
-    num = int(kinds[FINITE] + kinds[ZERO])
+    kinds = look.row[_KINDS].tolist()
+    num = kinds[FINITE] + kinds[ZERO]
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
         buckets = uniform_buckets(buckets, *((look.low, look.high) if num else (0.0, 1.0)))
     if buckets is tensorflow_buckets() or buckets == tensorflow_buckets():
-        counts, below, above = look.row[_LIMITS].copy(), 0, 0
+        counts, below, above = look.row[_LIMITS], 0, 0
     elif look.patterns is not None:
         counts, below, above = _place(look.patterns, row, buckets)
     else:
@@ -168,12 +164,12 @@ def _histogram(
         max=look.high if num else None,
         sum=look.total,
         sum_squares=look.squares,
-        zero_count=int(kinds[ZERO]),
-        nan_count=int(kinds[NAN]),
-        posinf_count=int(kinds[POSINF]),
-        neginf_count=int(kinds[NEGINF]),
-        exponent_counts=look.row[_EXPONENTS].copy(),
-        cast_losses=look.row[_LOSSES].reshape(3, 2).copy(),
+        zero_count=kinds[ZERO],
+        nan_count=kinds[NAN],
+        posinf_count=kinds[POSINF],
+        neginf_count=kinds[NEGINF],
+        exponent_counts=look.row[_EXPONENTS],
+        cast_losses=look.row[_LOSSES].reshape(3, 2),
     )
 
 
@@ -254,7 +250,7 @@ def _sweep(
         while (turn := next(turns)) < len(spans):
             values, first, last, rows = chunks.take(spans[turn], buffer)
             count(values, first, last, rows, counters)
-            held += (last - first) * cpu.CHUNK
+            held += (last - first) * CHUNK
             if held >= _FLUSH:
                 cpu.fold(counters, totals)
                 held = 0
@@ -342,7 +338,7 @@ def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) 
         values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
     ) -> None:
         del rows
-        kernel(values[first * cpu.CHUNK : last * cpu.CHUNK], counters)
+        kernel(values[first * CHUNK : last * CHUNK], counters)
 
     # Two subtables of 65,536 counters are as large as the second-level cache; eight bits leave room for four.
     shape = (cpu.SUBTABLES, 256) if row.bits == 8 else (2, 65536)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+CHUNK = 1 << 16
+"""Elements whose sums are added in one go; the sums of chunks do not depend on the number of threads."""
+
 
 class Chunks:
     """The chunks of one array, numbered from 0; which elements they hold depends on the array alone.
@@ -36,7 +39,7 @@ class Chunks:
         All of them, contiguous and in native byte order, if memory has them so.
     """
 
-    def __init__(self, array: Array, size: int) -> None:
+    def __init__(self, array: Array, size: int = CHUNK) -> None:
         ordered = array if array.flags.c_contiguous else _in_memory_order(array)
         self._length = size
         self.size = array.size

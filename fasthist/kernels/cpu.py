@@ -20,8 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-CHUNK = 1 << 16
-"""Elements whose sums are added in one go; partial sums of chunks do not depend on the number of threads."""
+from fasthist.kernels.chunks import CHUNK
 
 BLOCK = 1 << 11
 """Elements that stay in the first-level cache between the loop of the moments and that of the counts."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fasthist.kernels.cpu import BLOCK, CHUNK
+from fasthist.kernels.chunks import CHUNK
+from fasthist.kernels.cpu import BLOCK
 
 _ONE = np.uint32(1)
 
