@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fasthist.buckets import Buckets as Buckets
     from fasthist.compute import histogram as histogram
     from fasthist.compute import histograms as histograms
+    from fasthist.compute import warmup as warmup
     from fasthist.errors import FasthistError as FasthistError
     from fasthist.hist import Histogram as Histogram
     from fasthist.summary_writer import SummaryWriter as SummaryWriter
@@ -25,8 +26,17 @@ _HOME = {
     "SummaryWriter": "fasthist.summary_writer",
     "histogram": "fasthist.compute",
     "histograms": "fasthist.compute",
+    "warmup": "fasthist.compute",
 }
-__all__ = ["Buckets", "FasthistError", "Histogram", "SummaryWriter", "histogram", "histograms"]
+__all__ = [
+    "Buckets",
+    "FasthistError",
+    "Histogram",
+    "SummaryWriter",
+    "histogram",
+    "histograms",
+    "warmup",
+]
 
 
 def __getattr__(name: str) -> Any:

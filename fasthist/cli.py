@@ -1,4 +1,4 @@
-"""The command line: ``fasthist demo`` and ``fasthist log``.
+"""The command line: ``fasthist demo``, ``fasthist log`` and ``fasthist warmup``.
 
 Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit
 code 1; a wrong use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the
@@ -155,6 +155,19 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     click.echo(f"Look at them with: tensorboard --logdir {log_dir}")
     if done.left_out:
         click.echo(f"fasthist: left out {len(done.left_out)}: {_few(done.left_out)}", err=True)
+
+
+@main.command(
+    epilog=_example("RUN pip install fasthist && fasthist warmup   # in a container's recipe")
+)
+def warmup() -> None:
+    """Compile all kernels ahead, so that no run waits for it.
+
+    They are kept in Numba's cache: beside the installed package, or in the user's cache directory where that cannot be
+    written, or in NUMBA_CACHE_DIR.
+    """
+    fasthist.warmup()
+    click.echo("All kernels are compiled.")
 
 
 @dataclass

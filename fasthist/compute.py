@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fasthist import intake, tree
 from fasthist.buckets import Buckets, parse_buckets
+from fasthist.dtypes import FORMATS
 from fasthist.errors import ArgumentError, DeviceError
 from fasthist.hist import Histogram
 from fasthist.kernels import tally
+from fasthist.kernels.chunks import CHUNK
 from fasthist.kernels.pool import thread_count
 
 BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
@@ -134,6 +137,34 @@ def histograms(
             arrays[tag] = intake.read(leaf, tag)
     found.update(zip(arrays, tally(list(arrays.values()), layout, workers), strict=True))
     return cast("dict[str, Histogram]", found)
+
+
+def warmup() -> None:
+    """Compile every kernel and leave it in Numba's cache, so that no later process waits for that.
+
+    Raises
+    ------
+    ArgumentError
+        ``FASTHIST_NUM_THREADS`` is no number of threads.
+
+    Notes
+    -----
+    Takes as long as compiling does: some ten seconds, once. Worth a line where a container image is built. Numba keeps
+    the cache beside the source files, or in the user's cache directory where those cannot be written, or in
+    ``NUMBA_CACHE_DIR``; it holds for one version of the package and one kind of CPU.
+
+    Examples
+    --------
+    >>> import fasthist
+    >>> fasthist.warmup()
+    """
+    every_buckets: tuple[BucketsArgument, ...] = ("tensorflow", 2, [0.0, 1.0])
+    for name, row in FORMATS.items():
+        patterns = intake.Bits(np.zeros(CHUNK, dtype=row.carrier), name)
+        # A step of two takes the way of arrays that are not contiguous.
+        for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
+            for buckets in every_buckets:
+                histogram(array, buckets=buckets)
 
 
 def check_device(device: str | None) -> None:

@@ -23,6 +23,7 @@ ORDER = (
     "kernels.slots",
     "kernels.chunks",
     "kernels.pool",
+    "kernels.jit",
     "kernels.cpu",
     "kernels.cpu_buckets",
     "kernels.batch",
@@ -55,7 +56,7 @@ HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
 }  # fmt: skip
 MAY_IMPORT_AT_TOP = {
-    name: {"numba"} for name in ("kernels.cpu", "kernels.cpu_buckets", "kernels.batch")
+    f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "cpu_buckets", "batch")
 }
 
 

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
 from fasthist.kernels.cpu import SUBTABLES, classify, fold, tally_float32, tally_float64
+from fasthist.kernels.jit import serial
 
 EXPONENTS, LOSSES, BUCKETS = 5, 261, 267
 """Where the parts of a row begin, after the five kinds; see `fasthist.kernels.cpu.classify`."""
@@ -58,7 +59,7 @@ else:
 
         return types.CPointer(table.dtype)(address, table), generate
 
-    @numba.njit(nogil=True, cache=True)
+    @serial
     def _memory(address, size, table):
         return numba.carray(_pointer(address, table), size)
 
@@ -73,7 +74,7 @@ else:
         return types.int64(turn), generate
 
 
-@numba.njit(nogil=True, cache=True)
+@serial
 def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends):
     """Do jobs until there is none left.
 

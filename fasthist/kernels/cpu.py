@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fasthist.kernels.chunks import CHUNK
+from fasthist.kernels.jit import reduction, serial
 
 BLOCK = 1 << 11
 """Elements that stay in the first-level cache between the loop of the moments and that of the counts."""
@@ -36,10 +37,6 @@ _S32 = np.uint32(18)
 _S64 = np.uint64(47)
 _HALF = np.uint64(32)
 _HIGH_CELL = np.uint64(32 + 18)
-
-_serial = {"nogil": True, "cache": True}
-# Sums may be reordered, which lets LLVM vectorise them; NaN and infinities must stay what they are.
-_vectorised = {**_serial, "fastmath": {"reassoc", "contract", "nsz"}}
 
 
 if numba.config.DISABLE_JIT:
@@ -72,7 +69,7 @@ else:
 # -- float32 ------------------------------------------------------------------------------------------------
 
 
-@numba.njit(**_vectorised)
+@reduction
 def _moments_float32(keys, values):
     """Give the extreme keys, sum and sum of squares of values that are all finite.
 
@@ -92,7 +89,7 @@ def _moments_float32(keys, values):
     return low, high, total, squares
 
 
-@numba.njit(**_serial)
+@serial
 def _finite_moments_float32(keys, values):
     """Do the same and pass over what is not finite."""
     low = np.int32(0x7FFFFFFF)
@@ -110,7 +107,7 @@ def _finite_moments_float32(keys, values):
     return low, high, total, squares
 
 
-@numba.njit(**_serial)
+@serial
 def _count_float32(patterns, table, counts):
     c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
     # Two elements in one load, a tenth faster than one by one.
@@ -133,7 +130,7 @@ def _count_float32(patterns, table, counts):
         c0[np.uint32(table[a >> _S32] + a) >> _S32] += _ONE
 
 
-@numba.njit(**_serial)
+@serial
 def tally_float32(patterns, first, last, table, counts, sums):
     """Count the slots of chunks `first` to `last` - 1, and sum each of them.
 
@@ -187,7 +184,7 @@ def tally_float32(patterns, first, last, table, counts, sums):
 # -- float64, and integers of 32 and 64 bits by way of it ----------------------------------------------------
 
 
-@numba.njit(**_vectorised)
+@reduction
 def _moments_float64(keys, values):
     low = np.int64(0x7FFFFFFFFFFFFFFF)
     high = ~low
@@ -202,7 +199,7 @@ def _moments_float64(keys, values):
     return low, high, total, squares, 0.0
 
 
-@numba.njit(**_serial)
+@serial
 def _finite_moments_float64(keys, values):
     """Pass over what is not finite, and sum in units of 2**64 if the sum might overflow on the way."""
     low = np.int64(0x7FFFFFFFFFFFFFFF)
@@ -223,7 +220,7 @@ def _finite_moments_float64(keys, values):
     return low, high, total, squares, scaled
 
 
-@numba.njit(**_serial)
+@serial
 def _count_float64(patterns, table, counts):
     c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
     for line in range(patterns.size // 8):
@@ -242,7 +239,7 @@ def _count_float64(patterns, table, counts):
         c0[(table[a >> _S64] + a) >> _S64] += _ONE
 
 
-@numba.njit(**_serial)
+@serial
 def _from_key(key):
     pattern = np.array(
         [key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))], dtype=np.int64
@@ -250,7 +247,7 @@ def _from_key(key):
     return pattern.view(np.float64)[0] + 0.0
 
 
-@numba.njit(**_serial)
+@serial
 def tally_float64(patterns, first, last, table, counts, sums):
     """Do what `tally_float32` does, for uint64[n] patterns and a uint64[2**17] table.
 
@@ -284,7 +281,7 @@ def tally_float64(patterns, first, last, table, counts, sums):
     return _from_key(low), _from_key(high)
 
 
-@numba.njit(**_serial)
+@serial
 def _widen(values, widened):
     """Convert 64-bit integers to float64 in the same bucket and of the same exponent.
 
@@ -305,7 +302,7 @@ def _widen(values, widened):
         widened[i] = wide
 
 
-@numba.njit(**_serial)
+@serial
 def tally_integers(values, first, last, exact, table, counts, sums):
     """Do what `tally_float64` does, for integers of 32 or 64 bits.
 
@@ -342,7 +339,7 @@ def tally_integers(values, first, last, exact, table, counts, sums):
 # -- formats of 8 and 16 bits: every pattern is counted ------------------------------------------------------
 
 
-@numba.njit(**_serial)
+@serial
 def count_codes8(patterns, counts):
     """Count each pattern of uint8[n] `patterns` into uint32[SUBTABLES, 256] `counts`."""
     c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
@@ -362,7 +359,7 @@ def count_codes8(patterns, counts):
         c0[patterns[i]] += _ONE
 
 
-@numba.njit(**_serial)
+@serial
 def count_codes16(patterns, counts):
     """Count each pattern of uint16[n] `patterns` into uint32[2, 65536] `counts`."""
     c0, c1 = counts[0], counts[1]
@@ -381,7 +378,7 @@ def count_codes16(patterns, counts):
 # -- from slots to answers -----------------------------------------------------------------------------------
 
 
-@numba.njit(**_serial)
+@serial
 def fold(counts, totals):
     """Add the subtables of uint32[t, n] `counts` to uint64[n] `totals`, and clear them."""
     for table in range(counts.shape[0]):
@@ -391,7 +388,7 @@ def fold(counts, totals):
             row[i] = np.uint32(0)
 
 
-@numba.njit(**_serial)
+@serial
 def classify(totals, kind, bucket, exponent, losses, kinds, buckets, exponents, cast_losses):
     """Distribute slot counts over what the slots mean.
 

@@ -5,20 +5,16 @@ The same manner of loops as in `fasthist.kernels.cpu`.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fasthist.kernels.chunks import CHUNK
 from fasthist.kernels.cpu import BLOCK
+from fasthist.kernels.jit import elementwise, serial
 
 _ONE = np.uint32(1)
 
-_serial = {"nogil": True, "cache": True}
-# Division by zero gives what IEEE 754 says; Numba's own check for it would stop vectorisation.
-_elementwise = {**_serial, "error_model": "numpy"}
 
-
-@numba.njit(**_elementwise)
+@elementwise
 def _uniform_index(values, low, high, n, doubt, index):
     """Put numpy's first guess of each bucket into `index`, and count the guesses that its edges may correct."""
     width = high - low
@@ -34,7 +30,7 @@ def _uniform_index(values, low, high, n, doubt, index):
     return doubtful
 
 
-@numba.njit(**_serial)
+@serial
 def count_uniform(values, first, last, edges, doubt, counts):
     """Count chunks `first` to `last` - 1 in uniform buckets, as `numpy.histogram` does.
 
@@ -80,7 +76,7 @@ def count_uniform(values, first, last, edges, doubt, counts):
             c0[np.uint32(index[i])] += _ONE
 
 
-@numba.njit(**_serial)
+@serial
 def count_edges(values, first, last, edges, counts):
     """Count chunks `first` to `last` - 1 in buckets with any edges, by bisection.
 

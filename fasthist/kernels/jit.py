@@ -1,0 +1,33 @@
+"""How kernels are compiled: without the GIL, and cached on disk wherever a directory can be written.
+
+Numba looks for a place beside the source file, then in the user's cache directory (``NUMBA_CACHE_DIR`` goes before
+both). Where it finds none, as in a container of which nothing can be written, kernels are compiled in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+serial = _decorator()
+
+elementwise = _decorator(error_model="numpy")
+"""Division by zero gives what IEEE 754 says; Numba's own check for it would stop vectorisation."""
+
+reduction = _decorator(fastmath={"reassoc", "contract", "nsz"})
+"""Sums may be reordered, so that LLVM vectorises them; NaN and infinities stay what they are."""

@@ -1,0 +1,60 @@
+"""The first histogram of a process: with a cache, without one, and ten at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+COUNT = "import fasthist, numpy; print(fasthist.histogram(numpy.ones(1000, 'f4')).num)"
+
+WITHOUT_A_CACHE = f"""
+from numba.core import caching
+caching.FunctionCache._impl_class._locator_classes = []
+{COUNT}
+"""
+
+IS_WARM = """
+import fasthist
+from fasthist.kernels import batch, cpu, cpu_buckets
+from numba.core.dispatcher import Dispatcher
+fasthist.warmup()
+for module in (batch, cpu, cpu_buckets):
+    for name, kernel in vars(module).items():
+        if isinstance(kernel, Dispatcher) and kernel.stats.cache_misses:
+            print(name, *kernel.stats.cache_misses)
+"""
+
+
+def start(code: str, cache: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_ten_processes_on_one_cold_cache(tmp_path):
+    processes = [start(COUNT, tmp_path) for _ in range(10)]
+    assert [process.communicate() for process in processes] == [("1000\n", "")] * 10
+    assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_nowhere_to_keep_a_cache(tmp_path):
+    assert start(WITHOUT_A_CACHE, tmp_path).communicate() == ("1000\n", "")
+    assert not list(tmp_path.rglob("*.nbi"))
+
+
+def test_after_a_warmup_nothing_is_compiled(tmp_path):
+    warmup = subprocess.run(
+        [sys.executable, "-m", "fasthist", "warmup"],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (warmup.returncode, warmup.stderr) == (0, "")
+    assert start(IS_WARM, tmp_path).communicate() == ("", "")
