@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+from test_layers import PACKAGE
 
 COUNT = "import fasthist, numpy; print(fasthist.histogram(numpy.ones(1000, 'f4')).num)"
 
@@ -26,15 +30,30 @@ for module in (batch, cpu, cpu_buckets):
 """
 
 
-def start(code: str, cache: object) -> subprocess.Popen[str]:
+def start(code: str, cache: Path, path: Path | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,
+        cwd=path,  # which is searched first
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def test_a_change_in_one_kernel_reaches_those_that_inline_it(tmp_path):
+    package = tmp_path / "fasthist"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    sums = "import fasthist; print(fasthist.histogram([1.0, 2.0]).sum)"
+    assert start(sums, tmp_path / "cache", tmp_path).communicate() == ("3.0\n", "")
+    source = (package / "kernels" / "cpu.py").read_text("utf-8")
+    changed = source.replace(
+        "        sums[chunk, 0] = total\n", "        sums[chunk, 0] = total + 1\n"
+    )
+    assert changed != source
+    (package / "kernels" / "cpu.py").write_text(changed, "utf-8")
+    assert start(sums, tmp_path / "cache", tmp_path).communicate() == ("4.0\n", "")
 
 
 def test_ten_processes_on_one_cold_cache(tmp_path):

@@ -292,7 +292,10 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
 def _as_float(number: float, *, down: bool) -> float:
     """Round an integer beyond 2**53 down, as for TensorFlow's limits, or to the nearest, as numpy does."""
     nearest = float(number)
-    return math.nextafter(nearest, -math.inf) if down and nearest > number else nearest
+    # As a Python integer, since NumPy compares in float64.
+    if down and math.isfinite(nearest) and nearest > int(number):
+        return math.nextafter(nearest, -math.inf)
+    return nearest
 
 
 def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:

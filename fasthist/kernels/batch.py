@@ -8,6 +8,7 @@ depend on who did what.
 from __future__ import annotations
 
 import ctypes
+import threading
 
 import numba
 import numpy as np
@@ -44,9 +45,12 @@ if numba.config.DISABLE_JIT:
         memory = (ctypes.c_char * (int(size) * table.itemsize)).from_address(int(address))
         return np.ndarray(int(size), table.dtype, memory)
 
+    _turns = threading.Lock()
+
     def _take(turn):
-        turn[0] += 1
-        return turn[0] - 1
+        with _turns:
+            turn[0] += 1
+            return turn[0] - 1
 
 else:
 

@@ -6,20 +6,37 @@ both). Where it finds none, as in a container of which nothing can be written, k
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 
 
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+_KERNELS = _digest()
+
+
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
+            kernel = numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
             return numba.njit(nogil=True, **options)(function)
+        # Numba looks at the file of a kernel only, and would run what it once inlined from another. Nothing public
+        # tells it more, and a version of Numba without these names is no worse than without this.
+        with contextlib.suppress(AttributeError):
+            file = kernel._cache._cache_file
+            file._source_stamp = (*file._source_stamp, _KERNELS)
+        return kernel
 
     return decorate
 
