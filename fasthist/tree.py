@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fasthist.hist import Histogram
@@ -15,9 +16,11 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
 
     Parameters
     ----------
-    tree : mapping, list, tuple, named tuple, dataclass, model or leaf
+    tree : mapping, list, tuple, named tuple, dataclass, model, pytree or leaf
         Mappings by key, named tuples and dataclasses by field, other sequences by position from 0. An object with
-        ``named_parameters()`` is a model: its parameters by name. None is no leaf: a parameter without a gradient.
+        ``named_parameters()`` is a model: its parameters by name; else one with ``state_dict()`` by that. A type that
+        is registered with JAX comes apart as JAX says, where JAX is loaded. None is no leaf: a parameter without a
+        gradient. A sequence of numbers, or of such sequences, is an array.
     tag : str
         The tag of the tree itself; parts are joined to it with "/".
 
@@ -29,28 +32,50 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     """
     if tree is None:
         return
-    if isinstance(tree, (Histogram, Bits)):  # one is a dataclass, the other a named tuple
-        yield tag, tree
-        return
-    if isinstance(tree, Mapping):
-        parts: Iterator[tuple[Any, Any]] = iter(tree.items())
-    elif hasattr(tree, "named_parameters"):
-        parts = iter(tree.named_parameters())
-    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        parts = zip(tree._fields, tree, strict=True)
-    elif (
-        dataclasses.is_dataclass(tree)
-        and not isinstance(tree, type)
-        and not hasattr(tree, "__array__")
-    ):
-        parts = ((part.name, getattr(tree, part.name)) for part in dataclasses.fields(tree))
-    elif isinstance(tree, (list, tuple)) and not _is_array(tree):
-        parts = iter(enumerate(tree))
-    else:
+    parts = _parts(tree)
+    if parts is None:
         yield tag, tree
         return
     for key, part in parts:
         yield from leaves(part, f"{tag}/{key}" if tag else str(key))
+
+
+def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:
+    """Give the keys and parts of a container; None for a leaf."""
+    if isinstance(tree, (Histogram, Bits)):  # one is a dataclass, the other a named tuple
+        return None
+    if isinstance(tree, Mapping):
+        return tree.items()
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return zip(tree._fields, tree, strict=True)
+    if isinstance(tree, (list, tuple)):
+        return None if _is_array(tree) else enumerate(tree)
+    if hasattr(tree, "__array__"):
+        return None
+    if hasattr(tree, "named_parameters"):
+        parameters: Iterable[tuple[str, Any]] = tree.named_parameters()
+        return parameters
+    jax = sys.modules.get("jax")
+    if jax is not None and not jax.tree_util.all_leaves([tree]):
+        return _parts_of_pytree(tree, jax)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [(part.name, getattr(tree, part.name)) for part in dataclasses.fields(tree)]
+    if hasattr(tree, "state_dict"):
+        return _parts(tree.state_dict())
+    return None
+
+
+def _parts_of_pytree(tree: Any, jax: Any) -> list[tuple[str, Any]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: part is not tree)
+    return [("/".join(_name_of(key) for key in path), part) for path, part in flat]
+
+
+def _name_of(key: Any) -> str:
+    # JAX's four kinds of keys: of an attribute, a mapping, a sequence, and of a type that names none.
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
 
 
 def _is_array(sequence: list[Any] | tuple[Any, ...]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strategies
+from numba import config
 
 import fasthist
 from fasthist import FasthistError, Histogram, histogram, histograms
@@ -297,6 +298,31 @@ def test_histograms_of_a_tree():
     assert (found["fc/bias"].num, found["fc/bias"].nan_count) == (1, 1)
     assert (found["steps/2"].num, found["steps/2"].above_count) == (1, 1)
     assert histograms({}) == histograms(None) == {}
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("buckets", ["tensorflow", 7, [-1.0, 0.0, 0.5]])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_at_once_are_what_each_is_alone(buckets, threads):
+    rng = np.random.default_rng(3)
+    sizes = [0, 1, 64, 1000] if config.DISABLE_JIT else [0, 1, 64, 1000, 70_000, 400_001]
+    tree = {}
+    for name in ("float32", "float64", "float16", "int8", "bool", "uint16", "int32", "int64"):
+        for size in sizes:
+            values = (rng.normal(0, 3, size) * (name != "bool")).astype(name)
+            tree[f"{name}/{size}"] = values
+            tree[f"{name}/{size}/strided"] = np.repeat(values, 2)[::2]
+    tree["special"] = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324])
+    assert list(tree) == list(found := histograms(tree, buckets=buckets, threads=threads))
+    alone = {tag: histogram(leaf, buckets=buckets, threads=1) for tag, leaf in tree.items()}
+    assert [tag for tag in tree if found[tag] != alone[tag]] == []
+
+
+def test_more_arrays_than_one_group_holds():
+    tree = {str(i): np.full(60_000, i, dtype=np.int16) for i in range(40)}
+    found = histograms(tree)
+    assert [h.min for h in found.values()] == list(range(40))
+    assert {h.num for h in found.values()} == {60_000}
 
 
 def test_a_histogram_in_a_tree_is_taken_as_it_is():

@@ -36,6 +36,11 @@ class Model:
         yield "fc.bias", B
 
 
+class Saved:
+    def state_dict(self):
+        return {"running": {"mean": W}, "count": B}
+
+
 BOXED = Boxed([1.0])
 
 TREES = {
@@ -52,6 +57,7 @@ TREES = {
     "class of a dataclass": ({"x": Pair}, {"x": Pair}),
     "model": (Model(), {"fc.weight": W, "fc.bias": B}),
     "model in a tree": ({"net": Model()}, {"net/fc.weight": W, "net/fc.bias": B}),
+    "something with a state": ({"norm": Saved()}, {"norm/running/mean": W, "norm/count": B}),
     "none": ({"w": W, "g": None, "more": [None, B]}, {"w": W, "more/1": B}),
     "nothing": (None, {}),
     "empty mapping": ({"a": {}, "b": W}, {"b": W}),
@@ -96,3 +102,31 @@ def test_torch_modules(need):
     assert found["net/0.bias"] is net[0].bias
     gradients = dict(leaves({"g": [parameter.grad for parameter in net.parameters()]}))
     assert gradients == {}
+
+
+def test_pytrees_of_jax(need):
+    jax = need("jax")
+
+    @jax.tree_util.register_pytree_with_keys_class
+    class Layer:
+        def __init__(self, kernel, scale, kind):
+            self.kernel, self.scale, self.kind = kernel, scale, kind
+
+        def tree_flatten_with_keys(self):
+            keys = jax.tree_util.GetAttrKey("kernel"), jax.tree_util.DictKey("scale")
+            return tuple(zip(keys, (self.kernel, self.scale), strict=True)), self.kind
+
+        @classmethod
+        def tree_unflatten(cls, kind, parts):
+            return cls(*parts, kind)
+
+    @jax.tree_util.register_pytree_node_class
+    class Unnamed:
+        def tree_flatten(self):
+            return (W, B), None
+
+    array = jax.numpy.ones(3)
+    found = dict(leaves({"net": [Layer({"w": array}, None, "dense"), Unnamed()]}))
+    # What is no part of the tree, such as the kind, is left out.
+    assert list(found) == ["net/0/kernel/w", "net/1/0", "net/1/1"]
+    assert found["net/0/kernel/w"] is array
