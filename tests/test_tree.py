@@ -125,6 +125,10 @@ def test_pytrees_of_jax(need):
         def tree_flatten(self):
             return (W, B), None
 
+        @classmethod
+        def tree_unflatten(cls, _, parts):
+            return cls()
+
     array = jax.numpy.ones(3)
     found = dict(leaves({"net": [Layer({"w": array}, None, "dense"), Unnamed()]}))
     # What is no part of the tree, such as the kind, is left out.

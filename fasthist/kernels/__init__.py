@@ -284,18 +284,17 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
         ends.append(found)
 
     totals = _sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
-    low = _as_float(min((end[0] for end in ends), default=math.inf), down=down)
-    high = _as_float(max((end[1] for end in ends), default=-math.inf), down=down)
+    low = min((end[0] for end in ends), default=math.inf)
+    high = max((end[1] for end in ends), default=-math.inf)
+    if ends and row.kind != "float":
+        low, high = _as_float(int(low), down=down), _as_float(int(high), down=down)
     return _Look(_classified(totals, row), low, high, *_add_up(sums.tolist()))
 
 
-def _as_float(number: float, *, down: bool) -> float:
+def _as_float(number: int, *, down: bool) -> float:
     """Round an integer beyond 2**53 down, as for TensorFlow's limits, or to the nearest, as numpy does."""
     nearest = float(number)
-    # As a Python integer, since NumPy compares in float64.
-    if down and math.isfinite(nearest) and nearest > int(number):
-        return math.nextafter(nearest, -math.inf)
-    return nearest
+    return math.nextafter(nearest, -math.inf) if down and nearest > number else nearest
 
 
 def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
