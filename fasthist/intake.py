@@ -6,7 +6,6 @@ comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_a
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from typing import Any, NamedTuple
 
@@ -137,55 +136,55 @@ def _from_bits(bits: Bits, name: str) -> Dense:
 
 
 def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
+    dtype = tensor.dtype
+    if dtype not in _torch_formats:
+        _torch_formats[dtype] = FORMATS.get(str(dtype).removeprefix("torch."))
+    row = _torch_formats[dtype]
+    if row is None or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise _refused_torch(tensor, torch, name)
+    if tensor.is_nested:
+        raise _refused(name, "a nested torch tensor is not dense", "count .values()")
+    try:
+        if tensor.data_ptr() == 0 and tensor.numel():
+            raise _refused(
+                name,
+                f"{type(tensor).__name__} holds no memory of its own",
+                "pass the tensor that it wraps, such as .to_local() of a DTensor",
+            )
+        plain = tensor.detach()
+        if plain.is_neg():
+            plain = plain.resolve_neg()
+        # As signed integers, since .numpy() knows no bfloat16 and no float8, and older torch no uint16.
+        patterns = plain.view(getattr(torch, f"int{row.bits}")).numpy()
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ArrayError):
+            raise
+        what = f"{type(tensor).__name__} has no memory to read ({error})"
+        raise _refused(name, what) from error
+    return Dense(patterns.view(row.carrier), row)
+
+
+_torch_formats: dict[Any, Format | None] = {}
+
+
+def _refused_torch(tensor: Any, torch: Any, name: str) -> ArrayError | DeviceError:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
-        raise _refused(
-            name, f"a {layout} torch tensor is not dense", "count .values(), or .to_dense()"
-        )
-    if tensor.is_nested:
-        raise _refused(name, "a nested torch tensor is not dense", "count .values()")
+        what = f"a {layout} torch tensor is not dense"
+        return _refused(name, what, "count .values(), or .to_dense()")
     if tensor.is_quantized:
-        raise _refused(
-            name,
-            f"a quantised torch tensor ({kind}) is no plain array",
-            "count .int_repr(), or .dequantize()",
-        )
-    device = tensor.device.type
-    if device == "meta":
-        raise _refused(
-            name, "a torch tensor on the meta device has no values", "materialise it first"
-        )
-    if device != "cpu":
-        raise _elsewhere(name, f"a torch tensor on {tensor.device}", ".detach().cpu()")
-    row = FORMATS.get(kind)
-    if row is None:
-        what = "a complex torch tensor" if tensor.is_complex() else f"torch dtype {kind}"
-        hint = "count .real and .imag, or .abs(), on their own" if tensor.is_complex() else ""
-        raise _refused(name, f"{what} cannot be counted", hint)
-    try:
-        if tensor.is_neg():
-            tensor = tensor.resolve_neg()
-        address = tensor.data_ptr()
-    except (RuntimeError, ValueError) as error:
-        raise _refused(name, f"{type(tensor).__name__} has no memory to read ({error})") from error
-    if address == 0 and tensor.numel():
-        raise _refused(
-            name,
-            f"{type(tensor).__name__} holds no memory of its own",
-            "pass the tensor that it wraps, such as .to_local() of a DTensor",
-        )
-    if not tensor.numel():
-        return Dense(np.empty(0, dtype=row.carrier), row)
-    # From the address, since tensor.numpy() knows no bfloat16, no float8 and refuses what requires a gradient.
-    strides = [stride * (row.bits // 8) for stride in tensor.stride()]
-    extent = (
-        sum((n - 1) * stride for n, stride in zip(tensor.shape, strides, strict=True))
-        + row.bits // 8
-    )
-    memory = (ctypes.c_char * extent).from_address(address)
-    memory._owner = tensor  # keeps the memory alive as long as the array
-    return Dense(np.ndarray(tuple(tensor.shape), row.carrier, memory, strides=strides), row)
+        what = f"a quantised torch tensor ({kind}) is no plain array"
+        return _refused(name, what, "count .int_repr(), or .dequantize()")
+    if tensor.device.type == "meta":
+        what = "a torch tensor on the meta device has no values"
+        return _refused(name, what, "materialise it first")
+    if tensor.device.type != "cpu":
+        return _elsewhere(name, f"a torch tensor on {tensor.device}", ".detach().cpu()")
+    if tensor.is_complex():
+        hint = "count .real and .imag, or .abs(), on their own"
+        return _refused(name, "a complex torch tensor cannot be counted", hint)
+    return _refused(name, f"torch dtype {kind} cannot be counted")
 
 
 def _elsewhere(name: str, what: str, remedy: str) -> DeviceError:
