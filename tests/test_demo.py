@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tensorboard_server import serve
+
 from fasthist import demo
 from fasthist.cli import main
 
@@ -28,15 +30,15 @@ def read_run(path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Run the command once as a user would: its result, and both runs as TensorBoard reads them."""
+    """Run the command once as a user would: its result, both runs as TensorBoard reads them, and where they are."""
     folder = tmp_path_factory.mktemp("demo") / "runs"
     result = CliRunner().invoke(main, ["demo", "--log-dir", str(folder)])
     assert result.exit_code == 0, result.output
-    return result, {name: read_run(folder / name) for name in demo.RUN2SCALE}
+    return result, {name: read_run(folder / name) for name in demo.RUN2SCALE}, folder
 
 
 def test_every_tag_has_every_step(finished):
-    _, name2events = finished
+    _, name2events, _ = finished
     assert name2events.keys() == {"good_init", "bad_init"}
     for events in name2events.values():
         tags = events.Tags()
@@ -48,8 +50,19 @@ def test_every_tag_has_every_step(finished):
             assert [event.step for event in events.Scalars(tag)] == list(range(EPOCHS + 1))
 
 
+@pytest.mark.parametrize("load_fast", [True, False])
+def test_tensorboard_serves_every_tag_at_every_step(finished, load_fast):
+    with serve(finished[2], load_fast) as server:
+        tags = server.tags(until=lambda found: sorted(map(len, found.values())) == [20, 20])
+        assert set(tags) == {"good_init", "bad_init"}
+        for run, names in tags.items():
+            for tag in names:
+                rows = server.histograms(run, tag, steps=EPOCHS + 1)
+                assert [row[1] for row in rows] == list(range(EPOCHS + 1))
+
+
 def test_histograms_hold_every_element(finished):
-    _, name2events = finished
+    _, name2events, _ = finished
     counts = {
         "weights/fc1.weight": 64 * 64,
         "gradients/fc4.bias": 10,
@@ -67,7 +80,7 @@ def stds(events, tag):
 
 
 def test_gradients_vanish_with_depth_only_in_the_bad_run(finished):
-    _, name2events = finished
+    _, name2events, _ = finished
     good, bad = (
         [stds(name2events[name], f"gradients/{layer}.weight") for layer in demo.LAYERS]
         for name in ("good_init", "bad_init")
@@ -80,7 +93,7 @@ def test_gradients_vanish_with_depth_only_in_the_bad_run(finished):
 
 
 def test_the_good_run_learns_and_the_bad_one_does_not(finished):
-    _, name2events = finished
+    _, name2events, _ = finished
     accuracy = {
         name: [event.value for event in events.Scalars("accuracy/test")]
         for name, events in name2events.items()
@@ -91,7 +104,7 @@ def test_the_good_run_learns_and_the_bad_one_does_not(finished):
 
 
 def test_it_says_what_was_written_and_how_to_look_at_it(finished):
-    result, name2events = finished
+    result, name2events, _ = finished
     lines = result.stdout.splitlines()
     assert len(lines) == 7
     assert result.stderr == ""

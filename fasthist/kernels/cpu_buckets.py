@@ -91,15 +91,29 @@ def count_edges(values, first, last, edges, counts):
     n = edges.size
     row = counts[0]
     steps = 0
-    while (1 << steps) < n + 1:
+    while (1 << steps) <= n:
         steps += 1
-    for i in range(first * CHUNK, min(last * CHUNK, values.size)):
-        value = np.float64(values[i])
-        place = 0
+    # Filled up with infinities to a power of two, every search takes the same steps without a check of bounds; and a
+    # block takes each step together, so that the searches do not wait for one another.
+    padded = np.full(1 << steps, np.inf)
+    padded[:n] = edges
+    wide = np.empty(BLOCK, dtype=np.float64)
+    place = np.empty(BLOCK, dtype=np.uint32)
+    end = min(last * CHUNK, values.size)
+    for start in range(first * CHUNK, end, BLOCK):
+        block = values[start : min(start + BLOCK, end)]
+        for i in range(block.size):
+            wide[i] = np.float64(block[i])
+            place[i] = np.uint32(0)
         for step in range(steps - 1, -1, -1):
-            ahead = place + (1 << step)
-            # Always the same number of steps, and a conditional move: no branch on a value.
-            place = ahead if ahead <= n and edges[min(ahead, n) - 1] <= value else place
-        if value == edges[n - 1]:
-            place = n - 1
-        row[place if np.isfinite(value) else n + 1] += _ONE
+            ahead = np.uint32(1 << step)
+            for i in range(block.size):
+                reached = padded[place[i] + ahead - np.uint32(1)] <= wide[i]
+                place[i] = np.uint32(place[i] + (ahead if reached else np.uint32(0)))
+        for i in range(block.size):
+            k = place[i]
+            if wide[i] == edges[n - 1]:
+                k = np.uint32(n - 1)
+            if not np.isfinite(wide[i]):
+                k = np.uint32(n + 1)
+            row[k] += _ONE
