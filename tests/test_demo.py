@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
 from tensorboard_server import serve
 
 from fasthist import demo

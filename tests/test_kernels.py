@@ -884,7 +884,7 @@ def test_codes_of_16_bits_in_a_table_of_patterns():
 def small_blocks(monkeypatch):
     """Have interpreted kernels work in chunks of 32 elements and blocks of 8, wherever these are imported."""
     for module in [
-        module for name, module in sys.modules.items() if name.startswith("fasthist.kernels.")
+        module for name, module in sys.modules.items() if name.startswith("fasthist.kernels")
     ]:
         for name, size in (("CHUNK", 32), ("BLOCK", 8)):
             if hasattr(module, name):

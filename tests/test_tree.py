@@ -126,7 +126,7 @@ def test_pytrees_of_jax(need):
             return (W, B), None
 
         @classmethod
-        def tree_unflatten(cls, _, parts):
+        def tree_unflatten(cls, _kind, _parts):
             return cls()
 
     array = jax.numpy.ones(3)

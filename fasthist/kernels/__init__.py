@@ -84,7 +84,7 @@ def tally(
     found: list[Histogram] = []
     for group in _groups(arrays):
         down = buckets == tensorflow_buckets()
-        walks = [(Chunks(array), row) for array, row in map(_widened, group)]
+        walks = [(Chunks(array, CHUNK), row) for array, row in map(_widened, group)]
         looks = _look_at_all(walks, threads, down=down)
         found += [
             _histogram(look, chunks, row, buckets, threads)

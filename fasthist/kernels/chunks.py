@@ -39,7 +39,7 @@ class Chunks:
         All of them, contiguous and in native byte order, if memory has them so.
     """
 
-    def __init__(self, array: Array, size: int = CHUNK) -> None:
+    def __init__(self, array: Array, size: int) -> None:
         ordered = array if array.flags.c_contiguous else _in_memory_order(array)
         self._length = size
         self.size = array.size
