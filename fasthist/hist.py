@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthist import quantiles
 from fasthist.buckets import Buckets
 from fasthist.display import written_buckets
 from fasthist.dtypes import CAST_FORMATS
@@ -123,8 +124,6 @@ class Histogram:
         # Through the constructor, which freezes the arrays of a copy too.
         return Histogram, tuple(getattr(self, part.name) for part in fields(self))
 
-    # -- algebra -------------------------------------------------------------------------------------
-
     def __add__(self, other: object) -> Histogram:
         """Merge two histograms of disjoint data over the same buckets.
 
@@ -180,8 +179,6 @@ class Histogram:
         )
         shown += [f"{name}={getattr(self, name)}" for name in specials if getattr(self, name)]
         return f"Histogram({', '.join(shown)}, buckets={self.buckets.name!r}[{len(self.buckets)}])"
-
-    # -- statistics ----------------------------------------------------------------------------------
 
     @property
     def mean(self) -> float | None:
@@ -284,17 +281,7 @@ class Histogram:
             raise ArgumentError(msg)
         if not self.num:
             return None
-        edges, counts = self._span()
-        reached = np.cumsum(counts)
-        target = q * self.num
-        i = int(np.searchsorted(reached, target, side="left"))
-        part = float((target - (reached[i] - counts[i])) / counts[i])
-        left, right = float(edges[i]), float(edges[i + 1])
-        if part >= 1:
-            return right
-        width = right - left
-        value = left + part * width if math.isfinite(width) else left * (1 - part) + right * part
-        return min(max(value, left), right)
+        return quantiles.value_at(q * self.num, *self._span())
 
     def cdf(self, x: float) -> float | None:
         """Share of the finite values that are at most `x`, interpolated inside its bucket.
@@ -324,19 +311,7 @@ class Histogram:
             return 0.0
         if x >= self.max:
             return 1.0
-        edges, counts = self._span()
-        i = int(np.searchsorted(edges, x, side="right")) - 1
-        left, right = float(edges[i]), float(edges[i + 1])
-        width = right - left
-        # In halves where the width of a bucket overflows.
-        part = (
-            (x - left) / width
-            if math.isfinite(width)
-            else (x / 2 - left / 2) / (right / 2 - left / 2)
-        )
-        return (int(counts[:i].sum()) + part * int(counts[i])) / self.num
-
-    # -- conversions ---------------------------------------------------------------------------------
+        return quantiles.count_up_to(x, *self._span()) / self.num
 
     def to_numpy(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Give what `numpy.histogram` gives.

@@ -18,7 +18,7 @@ from numba import config
 import fasthist
 from fasthist import FasthistError, Histogram, histogram, histograms
 from fasthist.errors import ArgumentError, ArrayError, BucketsError, DeviceError
-from fasthist.kernels import batch, cpu, cpu_buckets, pool
+from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns, pool
 
 NORMAL = np.random.default_rng(0).normal(size=65536 * 24 + 77).astype(np.float32)
 
@@ -155,8 +155,8 @@ KERNELS = {
     "tally_float32": (cpu, float32_rows(), "tensorflow"),
     "tally_float64": (cpu, float32_rows().astype(np.float64)[::2], "tensorflow"),
     "tally_integers": (cpu, np.ones(300_000, dtype=np.int32), "tensorflow"),
-    "count_codes8": (cpu, np.ones(300_000, dtype=np.uint8), "tensorflow"),
-    "count_codes16": (cpu, np.ones(300_000, dtype=np.float16), "tensorflow"),
+    "count_codes8": (cpu_patterns, np.ones(300_000, dtype=np.uint8), "tensorflow"),
+    "count_codes16": (cpu_patterns, np.ones(300_000, dtype=np.float16), "tensorflow"),
     "count_uniform": (cpu_buckets, NORMAL, 30),
     "count_edges": (cpu_buckets, NORMAL, [0.0, 1.0]),
 }

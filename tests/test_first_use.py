@@ -20,10 +20,10 @@ caching.FunctionCache._impl_class._locator_classes = []
 
 IS_WARM = """
 import fasthist
-from fasthist.kernels import batch, cpu, cpu_buckets
+from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns
 from numba.core.dispatcher import Dispatcher
 fasthist.warmup()
-for module in (batch, cpu, cpu_buckets):
+for module in (batch, cpu, cpu_buckets, cpu_patterns):
     for name, kernel in vars(module).items():
         if isinstance(kernel, Dispatcher) and kernel.stats.cache_misses:
             print(name, *kernel.stats.cache_misses)

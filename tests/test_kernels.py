@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fasthist import histogram, kernels
 from fasthist.buckets import Buckets
 from fasthist.dtypes import FORMATS
-from fasthist.kernels import cpu
+from fasthist.kernels import cpu, cpu_patterns
 from fasthist.kernels.chunks import Chunks
 from fasthist.kernels.slots import slots_of
 
@@ -877,7 +877,7 @@ def test_small_sums_of_huge_numbers():
 def test_codes_of_16_bits_in_a_table_of_patterns():
     patterns = np.concatenate((np.arange(0, 65536, 50), [3, 3])).astype(np.uint16)
     counters = np.zeros((2, 65536), dtype=np.uint32)
-    cpu.count_codes16(patterns, counters)
+    cpu_patterns.count_codes16(patterns, counters)
     assert counters.sum(axis=0).tolist() == np.bincount(patterns, minlength=65536).tolist()
 
 

@@ -18,6 +18,7 @@ ORDER = (
     "dtypes",
     "buckets",
     "display",
+    "quantiles",
     "hist",
     # how is it counted?
     "kernels.slots",
@@ -26,6 +27,7 @@ ORDER = (
     "kernels.jit",
     "kernels.cpu",
     "kernels.cpu_buckets",
+    "kernels.cpu_patterns",
     "kernels.batch",
     "kernels",
     # how does data come in?
@@ -55,9 +57,7 @@ NEVER_COUNTS = {"events.wire", "events.record", "events.messages", "events.write
 HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
 }  # fmt: skip
-MAY_IMPORT_AT_TOP = {
-    f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "cpu_buckets", "batch")
-}
+MAY_IMPORT_AT_TOP = {f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch")}
 
 
 def modules(root: Path) -> list[tuple[str, ast.Module]]:

@@ -334,11 +334,11 @@ def _saturating(compute: Callable[[], float], sign: float) -> float:
 
 def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _Look:
     """Look at formats of one and two bytes: count each pattern, and derive the rest."""
-    from fasthist.kernels import cpu
+    from fasthist.kernels import cpu, cpu_patterns
 
     del down  # they hold no integer that float64 does not
     slots = slots_of(row.name)
-    kernel = cpu.count_codes8 if row.bits == 8 else cpu.count_codes16
+    kernel = cpu_patterns.count_codes8 if row.bits == 8 else cpu_patterns.count_codes16
 
     def count(
         values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]

@@ -1,0 +1,60 @@
+"""Between the edges of a bucket: the values in it are taken to be spread evenly."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]) -> float:
+    """Give the value that `rank` values reach up to.
+
+    Parameters
+    ----------
+    rank : float
+        0 to ``counts.sum()``.
+    edges : float64[n + 1]
+        From the smallest to the largest value.
+    counts : uint64[n]
+        The first and the last not 0.
+
+    Returns
+    -------
+    float
+        In the bucket that holds the value of this rank.
+    """
+    reached = np.cumsum(counts)
+    i = int(np.searchsorted(reached, rank, side="left"))
+    part = float((rank - (reached[i] - counts[i])) / counts[i])
+    left, right = float(edges[i]), float(edges[i + 1])
+    if part >= 1:
+        return right
+    width = right - left
+    value = left + part * width if math.isfinite(width) else left * (1 - part) + right * part
+    return min(max(value, left), right)
+
+
+def count_up_to(x: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]) -> float:
+    """Give how many values are at most `x`, which lies within the edges but is not the last.
+
+    Parameters
+    ----------
+    x : float
+    edges : float64[n + 1]
+    counts : uint64[n]
+
+    Returns
+    -------
+    float
+        0 to ``counts.sum()``.
+    """
+    i = int(np.searchsorted(edges, x, side="right")) - 1
+    left, right = float(edges[i]), float(edges[i + 1])
+    width = right - left
+    # In halves where the width of a bucket overflows.
+    part = (
+        (x - left) / width if math.isfinite(width) else (x / 2 - left / 2) / (right / 2 - left / 2)
+    )
+    return int(counts[:i].sum()) + part * int(counts[i])
