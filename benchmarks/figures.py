@@ -204,11 +204,13 @@ def _event_bytes(library: str, quick: bool, tiny: bool) -> list[float]:  # noqa:
 
 
 @dataclass(frozen=True)
-class Training(Figure):
+class Training:
     """A training loop, all of whose ways of logging take turns in one process.
 
     Parameters
     ----------
+    name, unit, libraries
+        As of `Figure`.
     task : str
         A key of ``training.TASKS``.
     every : int
@@ -217,10 +219,13 @@ class Training(Figure):
         Steps of a block and number of blocks for each way of logging. Nothing: not measured.
     """
 
-    task: str = ""
-    every: int = 1
-    blocks: Any = None
-    quick_blocks: Any = None
+    name: str
+    unit: str
+    libraries: tuple[str, ...]
+    task: str
+    every: int
+    blocks: dict[str, tuple[int, int]]
+    quick_blocks: dict[str, tuple[int, int]] | None = None
 
     def measure(self, *, quick: bool = False, tiny: int = 0) -> dict[str, Any]:
         """Train once, with all of the libraries in turns."""
@@ -246,13 +251,9 @@ class Training(Figure):
         return {"name": self.name, "unit": self.unit, "libraries": results}
 
 
-def _no_values(library: str, quick: bool, tiny: bool) -> list[float]:
-    raise NotImplementedError
-
-
 _FRAMEWORKS = ("torch", "tensorboardX")
 _TRAINING = ("no logging", "fasthist", "torch")
-FIGURES: dict[str, Figure] = {
+FIGURES: dict[str, Figure | Training] = {
     figure.name: figure
     for figure in (
         Figure("import beyond numpy", "s", tuple(_MODULES), _import_seconds, _FRAMEWORKS),
@@ -261,15 +262,15 @@ FIGURES: dict[str, Figure] = {
         Figure("extra memory", "bytes", tuple(_MEMORY), _extra_bytes, ("torch make_histogram",)),
         Figure("event of 1e6 normals", "bytes", tuple(_EVENT_WRITERS), _event_bytes),
         Training(
-            "training step, transformer, every step", "s", _TRAINING, _no_values, (),
+            "training step, transformer, every step", "s", _TRAINING,
             "transformer", 1, {"fasthist": (4, 6), "torch": (1, 3)},
         ),
         Training(
-            "training step, mlp, every step", "s", _TRAINING, _no_values, (),
+            "training step, mlp, every step", "s", _TRAINING,
             "mlp", 1, {"fasthist": (10, 10), "torch": (2, 3)}, {"fasthist": (5, 3), "torch": (1, 2)},
         ),
         Training(
-            "training step, mlp, every 100th", "s", _TRAINING, _no_values, (),
+            "training step, mlp, every 100th", "s", _TRAINING,
             "mlp", 100, {"fasthist": (100, 6), "torch": (100, 3)},
         ),
     )

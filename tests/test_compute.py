@@ -120,7 +120,9 @@ def test_the_cpus_of_the_process_are_counted(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_work_runs_on_as_many_threads_as_asked_for(threads):
     together = threading.Barrier(threads, timeout=30)  # broken if fewer come
-    pool.run(together.wait, threads)
+    places = []
+    pool.run(lambda: places.append(together.wait()), threads)
+    assert sorted(places) == list(range(threads))
 
 
 def test_a_larger_pool_replaces_a_smaller_one():

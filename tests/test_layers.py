@@ -24,6 +24,7 @@ ORDER = (
     "kernels.slots",
     "kernels.chunks",
     "kernels.pool",
+    "kernels.totals",
     "kernels.jit",
     "kernels.cpu",
     "kernels.cpu_buckets",

@@ -17,6 +17,7 @@ from fasthist.hist import EXPONENTS, Histogram
 from fasthist.kernels import pool
 from fasthist.kernels.chunks import CHUNK, Chunks
 from fasthist.kernels.slots import FINITE, NAN, NEGINF, POSINF, ZERO, slots_of
+from fasthist.kernels.totals import add_up, as_float
 
 _FLUSH = 1 << 31
 """Elements after which 32-bit counters are added to 64-bit ones."""
@@ -213,7 +214,7 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[_Loo
             rows[i] if j == i + 1 else np.add.reduce(rows[i:j], axis=0),
             min(lows[i:j]),
             max(highs[i:j]),
-            *_add_up(parts[base:end]),
+            *add_up(parts[base:end]),
         )
         for (i, j), (base, end) in zip(
             itertools.pairwise(begins), itertools.pairwise(bases), strict=True
@@ -291,14 +292,8 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     low = min((end[0] for end in ends), default=math.inf)
     high = max((end[1] for end in ends), default=-math.inf)
     if ends and row.kind != "float":
-        low, high = _as_float(int(low), down=down), _as_float(int(high), down=down)
-    return _Look(_classified(totals, row), low, high, *_add_up(sums.tolist()))
-
-
-def _as_float(number: int, *, down: bool) -> float:
-    """Round an integer beyond 2**53 down, as for TensorFlow's limits, or to the nearest, as numpy does."""
-    nearest = float(number)
-    return math.nextafter(nearest, -math.inf) if down and nearest > number else nearest
+        low, high = as_float(int(low), down=down), as_float(int(high), down=down)
+    return _Look(_classified(totals, row), low, high, *add_up(sums.tolist()))
 
 
 def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
@@ -311,25 +306,6 @@ def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
         result[_KINDS], result[_LIMITS], result[_EXPONENTS], result[_LOSSES],
     )  # fmt: skip
     return result
-
-
-def _add_up(sums: list[list[float]]) -> tuple[float, float]:
-    """Combine the sums of chunks; the order of the chunks fixes every bit, and fsum adds no error of its own."""
-    if len(sums) == 1 and not sums[0][2]:
-        return sums[0][0], sums[0][1]
-    total = math.fsum(part[0] for part in sums)
-    scaled = math.fsum(part[2] for part in sums)
-    if scaled:
-        units = math.fsum([scaled, math.ldexp(total, -64)])
-        total = _saturating(lambda: math.ldexp(units, 64), units)
-    return total, _saturating(lambda: math.fsum(part[1] for part in sums), 1.0)
-
-
-def _saturating(compute: Callable[[], float], sign: float) -> float:
-    try:
-        return compute()
-    except OverflowError:
-        return math.copysign(math.inf, sign)
 
 
 def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) -> _Look:
