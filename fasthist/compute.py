@@ -13,8 +13,7 @@ from fasthist.buckets import Buckets, parse_buckets
 from fasthist.dtypes import FORMATS
 from fasthist.errors import ArgumentError, DeviceError
 from fasthist.hist import Histogram
-from fasthist.kernels import tally
-from fasthist.kernels.chunks import CHUNK
+from fasthist.kernels import WIDEN_BELOW, tally
 from fasthist.kernels.pool import thread_count
 
 BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
@@ -160,7 +159,7 @@ def warmup() -> None:
     """
     every_buckets: tuple[BucketsArgument, ...] = ("tensorflow", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
-        patterns = intake.Bits(np.zeros(CHUNK, dtype=row.carrier), name)
+        patterns = intake.Bits(np.zeros(max(WIDEN_BELOW.values()), dtype=row.carrier), name)
         # A step of two takes the way of arrays that are not contiguous.
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:

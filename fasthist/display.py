@@ -54,9 +54,9 @@ def written_buckets(
         else:  # no number lies between
             edges = np.concatenate((edges[:-2], (high,)))
             counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
-    occupied = counts > 0
-    kept = occupied.copy()
-    kept[:-1] |= occupied[1:]
+    # A bucket stays if it holds something, or if the next one does: it is then the gap before that one.
+    kept = counts > 0
+    kept[:-1] |= kept[1:]
     right = kept.nonzero()[0]
     if max_buckets is None or right.size <= max_buckets:
         # What is left out is empty, so the counts stand as they are.
@@ -67,4 +67,7 @@ def written_buckets(
         right = right[::-1][::group][::-1]
         reached = np.cumsum(counts)[right]
         written = np.diff(reached, prepend=np.uint64(0)).astype(np.float64)
-    return np.concatenate((edges[:1], edges[right + 1])), written
+    drawn = np.empty(right.size + 1)
+    drawn[0] = low
+    drawn[1:] = edges[right + 1]
+    return drawn, written

@@ -95,9 +95,10 @@ class Histogram:
 
     Notes
     -----
-    The sums of 8- and 16-bit formats of 65,536 values or more are correctly rounded. The others are float64 sums of blocks of 65,536 values, the blocks added up without further error: each
-    lies within ``2**-37`` of the sum of magnitudes in the worst case, near ``1e-15`` of it usually. They do not
-    depend on the number of threads. A sum beyond float64 is infinite, never NaN.
+    The sums of 16-bit formats from 262,144 values on, and of 8-bit ones from 16,384, are correctly rounded. The
+    others are float64 sums of blocks of 65,536 values, the blocks added up without further error: each lies within
+    ``2**-37`` of the sum of magnitudes in the worst case, near ``1e-15`` of it usually. They do not depend on the
+    number of threads. A sum beyond float64 is infinite, never NaN.
     """
 
     buckets: Buckets
@@ -393,8 +394,8 @@ class Histogram:
             outside = np.array([self.below_count, self.above_count], dtype=np.uint64)
             counts = np.concatenate((outside[:1], counts, outside[1:]))
             edges = np.concatenate((edges[:1], edges, edges[-1:]))  # placeholders for min and max
-        occupied = counts.nonzero()[0]
-        first, last = occupied[0], occupied[-1]
+        occupied = counts != 0
+        first, last = int(occupied.argmax()), occupied.size - 1 - int(occupied[::-1].argmax())
         span = edges[first : last + 2].copy()
         span[0], span[-1] = self.min, self.max
         return span, counts[first : last + 1]

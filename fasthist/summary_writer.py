@@ -338,6 +338,9 @@ def _values_of(tag: str, histogram: Histogram, max_buckets: int | None = None) -
     values: list[bytes] = []
     if histogram.num:
         values.append(messages.histogram_value(tag, **histogram.to_raw(max_buckets)))
-    specials = {f"{tag}/{name}": getattr(histogram, name) for name in _SPECIALS}
-    values += [messages.scalar_value(name, count) for name, count in specials.items() if count]
+    values += [
+        messages.scalar_value(f"{tag}/{name}", count)
+        for name in _SPECIALS
+        if (count := getattr(histogram, name))
+    ]
     return values

@@ -212,8 +212,8 @@ for step in range(3):
 # -- other processes ------------------------------------------------------------------------------
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-# Python 3.12 warns of a fork in a process with threads, which pytest's plugins may have started.
-threads_may_run = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+# Python 3.12 warns of a fork in a process with threads, which pytest's plugins may have started; so does JAX.
+threads_may_run = pytest.mark.filterwarnings("ignore:.*multi-?threaded")
 
 
 def in_child(work):

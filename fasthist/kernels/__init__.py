@@ -31,6 +31,12 @@ _MOST_JOBS = 128
 _GROUP_BYTES = 4 << 20
 """What the arrays counted in one call may take in rows and copies, beside themselves."""
 
+WIDEN_BELOW = {8: CHUNK // 4, 16: 4 * CHUNK}
+"""Elements, by bits of the format, below which an array is copied as float32 and counted together with others.
+
+For larger ones it is quicker to count patterns: clearing and reading 65,536 counters takes about 0.3 ms a thread.
+"""
+
 _KINDS = slice(0, 5)
 _EXPONENTS = slice(5, 5 + len(EXPONENTS))
 _LOSSES = slice(_EXPONENTS.stop, _EXPONENTS.stop + 6)
@@ -68,9 +74,9 @@ def tally(
     Parameters
     ----------
     arrays : sequence of (carrier[...], Format)
-        Bit patterns of any shape, strides and byte order, and what they mean. Copied are only arrays of other
-        formats than float32 and float64 with fewer than 65,536 elements, and, where an array is not contiguous,
-        chunk after chunk into one buffer for each thread.
+        Bit patterns of any shape, strides and byte order, and what they mean. Copied are only small arrays of 8
+        and 16 bits (`WIDEN_BELOW`), and, where an array is not contiguous, chunk after chunk into one buffer for
+        each thread.
     buckets : Buckets or int
         An int: that many uniform buckets over each array's finite [min, max], for which formats of four and eight
         bytes are looked at twice.
@@ -83,12 +89,12 @@ def tally(
         One for each array, the same to the last bit whatever stands beside it and for every number of threads.
     """
     found: list[Histogram] = []
-    for group in _groups(arrays):
-        down = buckets == tensorflow_buckets()
+    down = buckets is tensorflow_buckets() or buckets == tensorflow_buckets()
+    for group in [arrays] if len(arrays) == 1 else _groups(arrays):
         walks = [(Chunks(array, CHUNK), row) for array, row in map(_widened, group)]
         looks = _look_at_all(walks, threads, down=down)
         found += [
-            _histogram(look, chunks, row, buckets, threads)
+            _histogram(look, chunks, row, buckets, threads, down=down)
             for look, (chunks, row) in zip(looks, walks, strict=True)
         ]
     return found
@@ -100,7 +106,7 @@ def _groups(
     """Divide a long list so that the rows (15 kB) and the copies of a group stay within some MiB."""
     begin = held = 0
     for i, (array, row) in enumerate(arrays):
-        held += 15_000 + (4 * array.size if row.is_code and array.size < CHUNK else 0)
+        held += 15_000 + (4 * array.size if _is_widened(array, row) else 0)
         if held > _GROUP_BYTES:
             yield arrays[begin : i + 1]
             begin, held = i + 1, 0
@@ -108,15 +114,22 @@ def _groups(
         yield arrays[begin:]
 
 
-def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
-    """Copy a small array of few patterns as float32, which holds each of their values exactly.
+def _is_widened(array: NDArray[Any], row: Format) -> bool:
+    return row.is_code and array.size < WIDEN_BELOW[row.bits]
 
-    Clearing and reading 65,536 counters would take longer than looking each value up.
-    """
+
+def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
+    """Copy a small array of few patterns as float32, which holds each of their values exactly."""
     array, row = item
-    if not row.is_code or array.size >= CHUNK:
+    if not _is_widened(array, row):
         return item
-    patterns = _as_float32(row.name)[array.astype(row.carrier, copy=False)]
+    codes = array.astype(row.carrier, copy=False)
+    if row.name == "bfloat16":
+        # The upper half of a float32: a shift takes a third of the look-up's time.
+        patterns = np.left_shift(codes, 16, dtype=np.uint32)
+    else:
+        # Not table[codes], which takes three times as long.
+        patterns = np.take(_as_float32(row.name), codes)
     return np.atleast_1d(patterns), FORMATS["float32"]
 
 
@@ -130,26 +143,38 @@ def _look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool
     looks: dict[int, _Look] = {}
     together: dict[str, list[int]] = {}
     for i, (chunks, row) in enumerate(walks):
-        if chunks.flat is not None and row.name in ("float32", "float64"):
-            together.setdefault(row.name, []).append(i)
-        else:
+        if chunks.flat is None or row.name not in ("float32", "float64"):
             look = _look_at_patterns if row.is_code else _look_at_chunks
             looks[i] = look(chunks, row, threads, down=down)
+        elif len(walks) == 1 and chunks.count == 1:
+            return [_look_at_one(chunks.flat, row.name)]
+        else:
+            together.setdefault(row.name, []).append(i)
     for name, members in together.items():
         found = _look_together([walks[i][0] for i in members], name, threads)
         looks.update(zip(members, found, strict=True))
     return [looks[i] for i in range(len(walks))]
 
 
+def _look_at_one(flat: NDArray[Any], name: str) -> _Look:
+    """Look at one array of one chunk: what `_look_together` does, in a third of its 12 us for 64 elements."""
+    from fasthist.kernels import batch
+
+    slots = slots_of(name)
+    row = np.zeros(_LIMITS.stop, dtype=np.uint64)
+    low, high, *sums = batch.do_one(flat, slots.table, slots.meaning, row)
+    return _Look(row, low, high, *add_up([sums]))
+
+
 def _histogram(
-    look: _Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int
+    look: _Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int, *, down: bool
 ) -> Histogram:
     kinds = look.row[_KINDS].tolist()
     num = kinds[FINITE] + kinds[ZERO]
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
         buckets = uniform_buckets(buckets, *((look.low, look.high) if num else (0.0, 1.0)))
-    if buckets is tensorflow_buckets() or buckets == tensorflow_buckets():
+    if down:
         counts, below, above = look.row[_LIMITS], 0, 0
     elif look.patterns is not None:
         counts, below, above = _place(look.patterns, row, buckets)
@@ -196,13 +221,9 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[_Loo
     sums = np.empty((bases[-1], 3))
     ends = np.empty((len(jobs), 2))
     turn = np.zeros(1, dtype=np.int64)
-
-    def work() -> None:
-        batch.do_jobs(
-            turn, table, slots.table, slots.kind, slots.bucket, slots.exponent, slots.losses,
-            rows, sums, ends,
-        )  # fmt: skip
-
+    work = functools.partial(
+        batch.do_jobs, turn, table, slots.table, slots.meaning, rows, sums, ends
+    )
     # Waking a thread takes as long as counting some chunks does.
     pool.run(work, max(1, min(threads, len(jobs), bases[-1] // 2)))
     begins.append(len(jobs))
@@ -302,7 +323,7 @@ def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
     slots = slots_of(row.name if row.is_code or row.name == "float32" else "float64")
     result = np.zeros(_LIMITS.stop, dtype=np.uint64)
     cpu.classify(
-        totals, slots.kind, slots.bucket, slots.exponent, slots.losses,
+        totals, slots.meaning,
         result[_KINDS], result[_LIMITS], result[_EXPONENTS], result[_LOSSES],
     )  # fmt: skip
     return result

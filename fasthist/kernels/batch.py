@@ -79,7 +79,45 @@ else:
 
 
 @serial
-def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends):
+def _finish(counts, totals, meaning, row):
+    """Add what is counted to a row of answers, and clear the counters."""
+    fold(counts, totals)
+    classify(
+        totals, meaning, row[:EXPONENTS], row[BUCKETS:], row[EXPONENTS:LOSSES], row[LOSSES:BUCKETS]
+    )
+    totals[:] = np.uint64(0)
+
+
+@serial
+def do_one(patterns, table, meaning, row):
+    """Count one contiguous array of one chunk.
+
+    Parameters
+    ----------
+    patterns : uint32[n] or uint64[n]
+        Patterns of float32 or float64, 1 to `fasthist.kernels.chunks.CHUNK`.
+    table, meaning
+        As in `do_jobs`.
+    row : uint64[267 + n_buckets]
+        Zeros; filled like a row of `do_jobs`.
+
+    Returns
+    -------
+    low, high : float
+        Extremes of the finite values.
+    total, squares, scaled : float
+        See `fasthist.kernels.cpu.tally_float64`.
+    """
+    counts = np.zeros((SUBTABLES, meaning.size), dtype=np.uint32)
+    totals = np.zeros(meaning.size, dtype=np.uint64)
+    sums = np.empty((1, 3))
+    low, high = _tally(patterns, 0, 1, table, counts, sums)
+    _finish(counts, totals, meaning, row)
+    return low, high, sums[0, 0], sums[0, 1], sums[0, 2]
+
+
+@serial
+def do_jobs(turn, jobs, table, meaning, rows, sums, ends):
     """Do jobs until there is none left.
 
     Parameters
@@ -91,7 +129,7 @@ def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends)
         has, the first chunk to count and the chunk after the last, and the row of `sums` for the array's chunk 0.
     table : uint32[...] or uint64[...]
         Its type tells float32 from float64.
-    kind, bucket, exponent, losses
+    meaning : uint32[n_slots]
         See `fasthist.kernels.slots.Slots`.
     rows : uint64[j, 267 + n_buckets]
         Zeros; each job adds to its own: 5 kinds, 256 exponents, 6 losses, and the buckets.
@@ -100,8 +138,8 @@ def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends)
     ends : float64[j, 2]
         Extremes of each job's finite values.
     """
-    counts = np.zeros((SUBTABLES, kind.size), dtype=np.uint32)
-    totals = np.zeros(kind.size, dtype=np.uint64)
+    counts = np.zeros((SUBTABLES, meaning.size), dtype=np.uint32)
+    totals = np.zeros(meaning.size, dtype=np.uint64)
     while True:
         job = _take(turn)
         if job >= jobs.shape[0]:
@@ -111,10 +149,4 @@ def do_jobs(turn, jobs, table, kind, bucket, exponent, losses, rows, sums, ends)
         low, high = _tally(patterns, first, last, table, counts, sums[base:])
         ends[job, 0] = low
         ends[job, 1] = high
-        fold(counts, totals)
-        row = rows[job]
-        classify(
-            totals, kind, bucket, exponent, losses,
-            row[:EXPONENTS], row[BUCKETS:], row[EXPONENTS:LOSSES], row[LOSSES:BUCKETS],
-        )  # fmt: skip
-        totals[:] = np.uint64(0)
+        _finish(counts, totals, meaning, rows[job])

@@ -350,14 +350,14 @@ def fold(counts, totals):
 
 
 @serial
-def classify(totals, kind, bucket, exponent, losses, kinds, buckets, exponents, cast_losses):
+def classify(totals, meaning, kinds, buckets, exponents, cast_losses):
     """Distribute slot counts over what the slots mean.
 
     Parameters
     ----------
     totals : uint64[n_slots]
-    kind, bucket, exponent, losses
-        The arrays of `fasthist.kernels.slots.Slots`.
+    meaning : uint32[n_slots]
+        See `fasthist.kernels.slots.Slots`.
     kinds : uint64[5]
     buckets : uint64[n_buckets]
     exponents : uint64[256]
@@ -368,11 +368,13 @@ def classify(totals, kind, bucket, exponent, losses, kinds, buckets, exponents, 
         count = totals[slot]
         if count == 0:
             continue
-        kinds[kind[slot]] += count
-        if kind[slot] <= 1:
-            buckets[bucket[slot]] += count
-        if kind[slot] == 0:
-            exponents[exponent[slot]] += count
+        word = meaning[slot]
+        kind = word & np.uint32(7)
+        kinds[kind] += count
+        if kind <= 1:
+            buckets[word >> np.uint32(17)] += count
+        if kind == 0:
+            exponents[(word >> np.uint32(3)) & np.uint32(255)] += count
             for bit in range(6):
-                if (losses[slot] >> bit) & 1:
+                if (word >> np.uint32(11 + bit)) & np.uint32(1):
                     cast_losses[bit] += count

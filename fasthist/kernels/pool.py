@@ -68,6 +68,9 @@ def run(work: Callable[[], None], threads: int) -> None:
     BaseException
         The first error that any of the calls raised.
     """
+    if threads == 1:
+        work()
+        return
     helpers = [
         helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper
     ]
