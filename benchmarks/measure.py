@@ -54,23 +54,23 @@ class Entrant:
     rounds: int = 1
     seconds: list[float] = field(default_factory=list)
 
-    def time_round(self) -> None:
-        """Run one round and keep the time of one call."""
+    def time_round(self) -> float:
+        """Run one round, and keep and give the time of one call."""
         run = self.run
         start = time.perf_counter()
         for _ in range(self.calls):
             run()
         self.seconds.append((time.perf_counter() - start) / self.calls)
+        return self.seconds[-1]
 
     def choose_rounds(self, plan: Plan) -> None:
-        """Estimate the time of a call from a second one; the first may have compiled or faulted memory in."""
-        start = time.perf_counter()
-        self.run()
-        estimate = max(time.perf_counter() - start, 1e-7)
-        self.calls = max(1, round(plan.round / estimate))
-        rounds = int(plan.budget / (estimate * self.calls))
+        """Lengthen the round until it lasts as long as planned: a call alone is slower than one of many."""
+        while (call := max(self.time_round(), 1e-9)) * self.calls < plan.round / 2:
+            self.calls = min(-int(-plan.round // call), 8 * self.calls)
+        self.seconds.clear()
+        rounds = int(plan.budget / (call * self.calls))
         # A library whose call takes seconds is asked less often, not left out.
-        fewest = plan.fewest if estimate < 1 else min(3, plan.fewest)
+        fewest = plan.fewest if call < 1 else min(3, plan.fewest)
         self.rounds = min(max(rounds, fewest), plan.most)
 
 
