@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from fasthist.errors import BucketsError
 
-ACCEPTED = '"tensorflow", a whole number of uniform buckets >= 1, or increasing finite edges'
+ACCEPTED = (
+    '"auto", "tensorflow", a whole number of uniform buckets >= 1, or increasing finite edges'
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +29,7 @@ class Buckets:
     ----------
     edges : float64[n + 1]
         The borders of n buckets, finite and strictly increasing. Copied, and never changed again.
-    name : {"tensorflow", "uniform", "edges"}, optional
+    name : {"auto", "tensorflow", "uniform", "edges"}, optional
         How the edges came about; two `Buckets` with the same edges are equal whatever their names.
 
     Raises
@@ -86,8 +88,8 @@ class Buckets:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # TensorFlow's limits are one object in each process: 12 kB less in each pickle.
-        if self.name == "tensorflow":
-            return (tensorflow_buckets, ())
+        if self.name in _NAMED:
+            return (_named, (self.name,))
         return (_rebuild, (self.edges, self.name))
 
     def index(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -107,6 +109,10 @@ class Buckets:
         return np.where(values == self.edges[-1], len(self) - 1, index)
 
 
+def _named(name: str) -> Buckets:
+    return _NAMED[name]
+
+
 def _rebuild(edges: NDArray[np.float64], name: str) -> Buckets:
     return Buckets(edges, name=name)
 
@@ -122,7 +128,10 @@ def _tensorflow_limits() -> list[float]:
     return [-limit for limit in reversed(positive)] + [0.0] + positive
 
 
-_TENSORFLOW = Buckets(np.array(_tensorflow_limits()), name="tensorflow")
+_NAMED = {
+    name: Buckets(np.array(_tensorflow_limits()), name=name) for name in ("auto", "tensorflow")
+}
+_AUTO, _TENSORFLOW = _NAMED.values()
 
 
 def tensorflow_buckets() -> Buckets:
@@ -140,6 +149,17 @@ def tensorflow_buckets() -> Buckets:
     a value equal to the largest double, which is counted here in the last bucket.
     """
     return _TENSORFLOW
+
+
+def auto_buckets() -> Buckets:
+    """Give TensorFlow's buckets under the name "auto", which asks for an outline beside the counts.
+
+    Returns
+    -------
+    Buckets
+        The same object at every call, equal to `tensorflow_buckets`.
+    """
+    return _AUTO
 
 
 def uniform_buckets(count: int, low: float, high: float) -> Buckets:
@@ -185,7 +205,7 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
 
     Parameters
     ----------
-    buckets : "tensorflow", int, sequence of float, or Buckets
+    buckets : "auto", "tensorflow", int, sequence of float, or Buckets
 
     Returns
     -------
@@ -200,8 +220,8 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
     if isinstance(buckets, Buckets):
         return buckets
     if isinstance(buckets, str):
-        if buckets == "tensorflow":
-            return _TENSORFLOW
+        if buckets in _NAMED:
+            return _NAMED[buckets]
         msg = f"buckets={buckets!r} is not known. Accepted: {ACCEPTED}."
         raise BucketsError(msg)
     if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, (bool, np.bool_)):

@@ -22,7 +22,7 @@ BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
 def histogram(
     values: Any,
     *,
-    buckets: BucketsArgument = "tensorflow",
+    buckets: BucketsArgument = "auto",
     device: str | None = None,
     threads: int | None = None,
     name: str = "values",
@@ -34,8 +34,8 @@ def histogram(
     values : array[...]
         From any library, of any real dtype, shape and strides; see `fasthist.intake.read`. Never written to.
         An empty array gives a histogram with ``num == 0``.
-    buckets : "tensorflow", int, float64[k + 1] or Buckets
-        TensorFlow's limits (exponential, the same for every tensor, so that histograms add up); k uniform buckets
+    buckets : "auto", "tensorflow", int, float64[k + 1] or Buckets
+        "auto": TensorFlow's limits, and an `outline` that is drawn in their place. "tensorflow": limits (exponential, the same for every tensor, so that histograms add up); k uniform buckets
         over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
         last also holds its right edge.
     device : {"cpu"}, optional
@@ -82,7 +82,7 @@ def histogram(
 def histograms(
     values: Any,
     *,
-    buckets: BucketsArgument = "tensorflow",
+    buckets: BucketsArgument = "auto",
     device: str | None = None,
     threads: int | None = None,
 ) -> dict[str, Histogram]:
@@ -157,7 +157,7 @@ def warmup() -> None:
     >>> import fasthist
     >>> fasthist.warmup()
     """
-    every_buckets: tuple[BucketsArgument, ...] = ("tensorflow", 2, [0.0, 1.0])
+    every_buckets: tuple[BucketsArgument, ...] = ("auto", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
         patterns = intake.Bits(np.zeros(max(WIDEN_BELOW.values()), dtype=row.carrier), name)
         # A step of two takes the way of arrays that are not contiguous.

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.errors import ArgumentError
+from fasthist.outline import FAR
+
+
+class RawHistogram(TypedDict):
+    """The keyword arguments of ``add_histogram_raw``."""
+
+    min: float
+    max: float
+    num: int
+    sum: float
+    sum_squares: float
+    bucket_limits: NDArray[np.float64]
+    bucket_counts: NDArray[np.float64]
+
 
 _LARGEST = float(np.finfo(np.float64).max)
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def written_buckets(
@@ -37,9 +53,8 @@ def written_buckets(
     ArgumentError
         `max_buckets` is less than 1.
     """
-    if max_buckets is not None and max_buckets < 1:
-        msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
-        raise ArgumentError(msg)
+    if max_buckets is not None:
+        check_limit(max_buckets)
     low, high = float(edges[0]), float(edges[-1])
     if low == high:
         room = max(abs(low) * 2.0**-20, 2.0**-100)
@@ -71,3 +86,86 @@ def written_buckets(
     drawn[0] = low
     drawn[1:] = edges[right + 1]
     return drawn, written
+
+
+def check_limit(max_buckets: int) -> int:
+    """Give a number of buckets back, if something can be written in so many.
+
+    Raises
+    ------
+    ArgumentError
+        It is less than 1.
+    """
+    if max_buckets < 1:
+        msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
+        raise ArgumentError(msg)
+    return max_buckets
+
+
+def contiguous(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Put an empty bucket in each gap between the rows of an outline.
+
+    Parameters
+    ----------
+    rows : float64[k, 3]
+        Left edge, right edge and count of each.
+
+    Returns
+    -------
+    edges : float64[n + 1]
+    counts : float64[n]
+    """
+    edges = rows[:, :2].ravel()
+    counts = np.zeros(edges.size - 1)
+    counts[::2] = rows[:, 2]
+    wide = edges[1:] > edges[:-1]
+    return np.append(edges[0], edges[1:][wide]), counts[wide]
+
+
+def survives_float32(edges: NDArray[np.float64]) -> bool:
+    """Say whether edges keep apart, and the ends their places, when a reader takes them for float32.
+
+    TensorBoard's Python loader does so with the older form of a histogram.
+    """
+    low, high = float(edges[0]), float(edges[-1])
+    # A bucket alone is that of a constant, where no other step's values tell how wide the axis is.
+    if edges.size > 2 and max(-low, high) > FAR * (high - low):
+        return False
+    if not max(-low, high) < _LARGEST_FLOAT32:
+        return False
+    rounded = edges.astype(np.float32)
+    return bool((rounded[1:] > rounded[:-1]).all())
+
+
+def cut(
+    edges: NDArray[np.float64],
+    counts: NDArray[np.uint64],
+    outside: tuple[int, int],
+    ends: tuple[float, float],
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """Cut buckets to the values in them.
+
+    Parameters
+    ----------
+    edges : float64[n + 1]
+    counts : uint64[n]
+    outside : (int, int)
+        Values below the first and above the last edge, which get buckets of their own.
+    ends : (float, float)
+        The smallest and the largest value, which become the outer edges.
+
+    Returns
+    -------
+    edges : float64[k + 1]
+    counts : uint64[k]
+        The first and the last not 0.
+    """
+    if any(outside):
+        around = np.array(outside, dtype=np.uint64)
+        counts = np.concatenate((around[:1], counts, around[1:]))
+        edges = np.concatenate((edges[:1], edges, edges[-1:]))
+    occupied = counts != 0
+    first, last = int(occupied.argmax()), occupied.size - 1 - int(occupied[::-1].argmax())
+    span = edges[first : last + 2].copy()
+    span[0], span[-1] = ends
+    return span, counts[first : last + 1]

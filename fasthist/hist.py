@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist import quantiles
-from fasthist.buckets import Buckets
-from fasthist.display import written_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.display import RawHistogram, check_limit, contiguous, cut, written_buckets
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
+from fasthist.merging import FLOAT_SUM, MAX, MIN, SUM
+from fasthist.outline import Part, Rows, merge_outlines
 
 EXPONENTS = range(-127, 129)
 """Binary exponents of `Histogram.exponent_counts`: -127 stands for everything smaller, 128 for everything larger."""
@@ -23,50 +25,19 @@ EXPONENTS = range(-127, 129)
 CastFormat = Literal["float16", "float8_e4m3fn", "float8_e5m2"]
 
 
-class RawHistogram(TypedDict):
-    """The keyword arguments of ``add_histogram_raw``."""
-
-    min: float
-    max: float
-    num: int
-    sum: float
-    sum_squares: float
-    bucket_limits: NDArray[np.float64]
-    bucket_counts: NDArray[np.float64]
-
-
-def _extreme(
-    choose: Callable[[float, float], float],
-) -> Callable[[float | None, float | None], float | None]:
-    def merge(a: float | None, b: float | None) -> float | None:
-        if a is None or b is None:
-            return b if a is None else a
-        return choose(a, b)
-
-    return merge
-
-
-def _total(a: float | None, b: float | None) -> float | None:
-    if a is None or b is None or math.isnan(a + b):
-        return None  # both were beyond float64, on either side
-    return a + b
-
-
 _NO_COUNT = np.zeros(1)
 
-# How two histograms' values of a field become one: a table, so that every way of merging follows it.
-_SUM = {"merge": operator.add}
-_FLOAT_SUM = {"merge": _total}
-_MIN = {"merge": _extreme(min)}
-_MAX = {"merge": _extreme(max)}
+_SHOWN = ["zero_count", "nan_count", "posinf_count", "neginf_count", "below_count", "above_count"]
+
+Outline = Rows | Callable[[], Rows] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Histogram:
     """What one pass over a tensor leaves: bucket counts, exact extremes and moments, special values.
 
-    Made by `fasthist.histogram`; frozen. Two histograms over the same buckets add up with ``+``, and many
-    with ``sum(...)``: all counts of the sum are those of the concatenated data, exactly.
+    Made by `fasthist.histogram`; frozen. Histograms over the same buckets add up with ``+`` and ``sum(...)``: all counts
+    of the sum are those of the concatenated data, exactly.
 
     Attributes
     ----------
@@ -92,6 +63,8 @@ class Histogram:
     cast_losses : uint64[3, 2]
         For each of ``fasthist.dtypes.CAST_FORMATS``, the non-zero values that a cast would turn into zero, and
         into an infinity or NaN. Read it through `underflow` and `overflow`.
+    outlined : float64[k, 3], callable or None
+        What `outline` gives, or what finds it when it is first asked for.
 
     Notes
     -----
@@ -99,23 +72,26 @@ class Histogram:
     others are float64 sums of blocks of 65,536 values, the blocks added up without further error: each lies within
     ``2**-37`` of the sum of magnitudes in the worst case, near ``1e-15`` of it usually. They do not depend on the
     number of threads. A sum beyond float64 is infinite, never NaN.
+
+    The outline of a large array comes from a sample, weighted to agree with the counts; that of a sum from its parts'.
     """
 
     buckets: Buckets
-    counts: NDArray[np.uint64] = field(metadata=_SUM)
-    below_count: int = field(metadata=_SUM)
-    above_count: int = field(metadata=_SUM)
-    num: int = field(metadata=_SUM)
-    min: float | None = field(metadata=_MIN)
-    max: float | None = field(metadata=_MAX)
-    sum: float | None = field(metadata=_FLOAT_SUM)
-    sum_squares: float = field(metadata=_SUM)
-    zero_count: int = field(metadata=_SUM)
-    nan_count: int = field(metadata=_SUM)
-    posinf_count: int = field(metadata=_SUM)
-    neginf_count: int = field(metadata=_SUM)
-    exponent_counts: NDArray[np.uint64] = field(metadata=_SUM)
-    cast_losses: NDArray[np.uint64] = field(metadata=_SUM)
+    counts: NDArray[np.uint64] = field(metadata=SUM)
+    below_count: int = field(metadata=SUM)
+    above_count: int = field(metadata=SUM)
+    num: int = field(metadata=SUM)
+    min: float | None = field(metadata=MIN)
+    max: float | None = field(metadata=MAX)
+    sum: float | None = field(metadata=FLOAT_SUM)
+    sum_squares: float = field(metadata=SUM)
+    zero_count: int = field(metadata=SUM)
+    nan_count: int = field(metadata=SUM)
+    posinf_count: int = field(metadata=SUM)
+    neginf_count: int = field(metadata=SUM)
+    exponent_counts: NDArray[np.uint64] = field(metadata=SUM)
+    cast_losses: NDArray[np.uint64] = field(metadata=SUM)
+    outlined: Outline = None
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses):
@@ -123,7 +99,21 @@ class Histogram:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor, which freezes the arrays of a copy too.
-        return Histogram, tuple(getattr(self, part.name) for part in fields(self))
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return Histogram, tuple({**values, "outlined": self.outline}.values())
+
+    @functools.cached_property
+    def outline(self) -> Rows | None:
+        """Rows that follow the values closely, at most 250, from `min` to `max`; None without "auto" or values.
+
+        float64[k, 3], read-only: left edge, right edge and count of each. It is what is written, and what `quantile`
+        and `cdf` read. Comparisons leave it out.
+        """
+        rows = self.outlined() if callable(self.outlined) else self.outlined
+        if rows is not None:
+            rows.setflags(write=False)
+        object.__setattr__(self, "outlined", rows)  # what a callable holds is no longer needed
+        return rows
 
     def __add__(self, other: object) -> Histogram:
         """Merge two histograms of disjoint data over the same buckets.
@@ -147,7 +137,16 @@ class Histogram:
             for part in fields(self)
             if part.metadata
         }
-        return Histogram(self.buckets, **merged)
+        if self.buckets.name == other.buckets.name == "auto":
+            parts = self._parts() + other._parts()
+            rows = merge_outlines(parts) if parts else None
+            return Histogram(self.buckets, **merged, outlined=rows)
+        # The counts are those of TensorFlow's buckets all the same.
+        buckets = tensorflow_buckets() if self.buckets.name == "auto" else self.buckets
+        return Histogram(buckets, **merged)
+
+    def _parts(self) -> list[Part]:
+        return [] if self.outline is None else [(self.outline, self.min or 0.0, self.max or 0.0)]
 
     def __radd__(self, other: object) -> Histogram:
         # sum(histograms) begins with 0, an integer.
@@ -170,16 +169,26 @@ class Histogram:
         if self.num:
             numbers = {name: getattr(self, name) for name in ("min", "max", "mean", "std")}
             shown += [f"{name}={value:.6g}" for name, value in numbers.items() if value is not None]
-        specials = (
-            "zero_count",
-            "nan_count",
-            "posinf_count",
-            "neginf_count",
-            "below_count",
-            "above_count",
-        )
-        shown += [f"{name}={getattr(self, name)}" for name in specials if getattr(self, name)]
+        shown += [f"{name}={getattr(self, name)}" for name in _SHOWN if getattr(self, name)]
         return f"Histogram({', '.join(shown)}, buckets={self.buckets.name!r}[{len(self.buckets)}])"
+
+    def rebucket(self, buckets: str) -> Histogram:
+        """Give the same histogram over TensorFlow's buckets alone: what "tensorflow" would have counted.
+
+        It has no outline, and shares its arrays.
+
+        Raises
+        ------
+        BucketsError
+            `buckets` is not "tensorflow", or the counts are those of other ones.
+        """
+        if buckets != "tensorflow" or self.buckets != tensorflow_buckets():
+            msg = (
+                f"cannot rebucket from {self.buckets!r} to {buckets!r}. "
+                'Accepted: from "auto" or "tensorflow" to "tensorflow". Hint: count the values again.'
+            )
+            raise BucketsError(msg)
+        return replace(self, buckets=tensorflow_buckets(), outlined=None)
 
     @property
     def mean(self) -> float | None:
@@ -231,20 +240,7 @@ class Histogram:
     def overflow(self, format: CastFormat) -> float | None:
         """Share of the non-zero values that a cast to `format` would turn into an infinity or NaN.
 
-        Parameters
-        ----------
-        format : {"float16", "float8_e4m3fn", "float8_e5m2"}
-            Target of the cast, rounding to nearest even, without scaling or saturation.
-
-        Returns
-        -------
-        float or None
-            Exact, 0 to 1; None if there is no non-zero value.
-
-        Raises
-        ------
-        ArgumentError
-            Another format.
+        Without saturation; else as `underflow`.
         """
         return self._loss(format, 1)
 
@@ -253,9 +249,8 @@ class Histogram:
             msg = f"format {format!r} has no cast counts. Accepted: {', '.join(CAST_FORMATS)}."
             raise ArgumentError(msg)
         nonzero = self.num - self.zero_count
-        return (
-            int(self.cast_losses[CAST_FORMATS.index(format), column]) / nonzero if nonzero else None
-        )
+        lost = int(self.cast_losses[CAST_FORMATS.index(format), column])
+        return lost / nonzero if nonzero else None
 
     def quantile(self, q: float) -> float | None:
         """Value below which the share `q` of the finite values lies, interpolated inside its bucket.
@@ -270,7 +265,7 @@ class Histogram:
         float or None
             None if there is no finite value. ``numpy.quantile(..., method="inverted_cdf")`` lies in the same
             bucket, so the error is less than that bucket's width, cut at `min` and `max`: with TensorFlow's
-            buckets 10 % of the value, or 1e-12.
+            buckets 10 % of the value, or 1e-12. With "auto" the share below the result is within 2 % of `q`.
 
         Raises
         ------
@@ -308,10 +303,8 @@ class Histogram:
             raise ArgumentError(msg)
         if self.min is None or self.max is None:
             return None
-        if x < self.min:
-            return 0.0
-        if x >= self.max:
-            return 1.0
+        if not self.min <= x < self.max:
+            return float(x >= self.max)
         return quantiles.count_up_to(x, *self._span()) / self.num
 
     def to_numpy(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -339,6 +332,7 @@ class Histogram:
         dict
             ``bucket_limits`` float64[k + 1] are right edges: the first is `min`, with count 0, the last is
             `max`; empty buckets side by side are one. ``bucket_counts`` is float64[k + 1], as the file stores it.
+            With "auto" they are the rows of `outline` and the gaps between them.
 
         Raises
         ------
@@ -347,9 +341,10 @@ class Histogram:
 
         Notes
         -----
-        Both of TensorBoard's loaders replace the outermost edges by `min` and `max` and then disagree about
-        empty outer buckets; with limits that begin and end there they agree. Values outside explicit edges
-        are written in a bucket of their own, from `min` to the first edge or from the last edge to `max`.
+        Both of TensorBoard's loaders replace the outermost edges by `min` and `max` and then disagree about empty
+        outer buckets; with limits that begin and end there they agree. Where the two are equal, a little room is
+        put between those written, or else the page turns its axis round. Values outside explicit edges get a bucket
+        of their own, up to the first edge or from the last one.
         """
         if self.min is None or self.max is None:
             msg = (
@@ -357,10 +352,16 @@ class Histogram:
                 "Hint: check `num` first; NaN and infinities are in `nan_count`, `posinf_count`, `neginf_count`."
             )
             raise BucketsError(msg)
-        edges, counts = written_buckets(*self._span(), max_buckets)
+        if self.outline is not None:
+            edges, counts = contiguous(self.to_rows(max_buckets))
+            if max_buckets is not None and counts.size > max_buckets:
+                # The gaps between the rows are too many: there is one less of them.
+                edges, counts = contiguous(self.to_rows((max_buckets + 1) // 2))
+        else:
+            edges, counts = written_buckets(*self._span(), max_buckets)
         return RawHistogram(
-            min=self.min,
-            max=self.max,
+            min=float(edges[0]),
+            max=float(edges[-1]),
             num=self.num,
             sum=math.nan if self.sum is None else self.sum,
             sum_squares=self.sum_squares,
@@ -379,23 +380,22 @@ class Histogram:
         Returns
         -------
         float64[k, 3]
-            Left edge, right edge and count of each bucket; no row if there is no finite value.
+            Left edge, right edge and count of each bucket; no row if there is no finite value. With "auto", where a
+            gap may be left out, it is `outline`, which is not copied.
         """
         if not self.num:
             return np.empty((0, 3))
+        if self.outline is not None:
+            limit = None if max_buckets is None else check_limit(max_buckets)
+            return merge_outlines(self._parts(), limit)
         edges, counts = written_buckets(*self._span(), max_buckets)
         return np.column_stack((edges[:-1], edges[1:], counts))
 
-    def _span(self) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-        """Cut the buckets, and the values outside them, to [min, max]: edges[k + 1], counts[k]."""
-        counts = self.counts
-        edges = self.buckets.edges
-        if self.below_count or self.above_count:
-            outside = np.array([self.below_count, self.above_count], dtype=np.uint64)
-            counts = np.concatenate((outside[:1], counts, outside[1:]))
-            edges = np.concatenate((edges[:1], edges, edges[-1:]))  # placeholders for min and max
-        occupied = counts != 0
-        first, last = int(occupied.argmax()), occupied.size - 1 - int(occupied[::-1].argmax())
-        span = edges[first : last + 2].copy()
-        span[0], span[-1] = self.min, self.max
-        return span, counts[first : last + 1]
+    def _span(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Give the buckets, or the rows, from `min` to `max`: edges[k + 1], counts[k]."""
+        assert self.min is not None
+        assert self.max is not None
+        if self.outline is not None:
+            return contiguous(self.outline)
+        outside = (self.below_count, self.above_count)
+        return cut(self.buckets.edges, self.counts, outside, (self.min, self.max))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]) -> float:
+def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> float:
     """Give the value that `rank` values reach up to.
 
     Parameters
@@ -17,14 +18,16 @@ def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]
         0 to ``counts.sum()``.
     edges : float64[n + 1]
         From the smallest to the largest value.
-    counts : uint64[n]
-        The first and the last not 0.
+    counts : uint64[n] or float64[n]
+        Whole numbers.
 
     Returns
     -------
     float
         In the bucket that holds the value of this rank.
     """
+    if rank == 0:
+        return float(edges[0])
     reached = np.cumsum(counts)
     i = int(np.searchsorted(reached, rank, side="left"))
     part = float((rank - (reached[i] - counts[i])) / counts[i])
@@ -36,14 +39,14 @@ def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]
     return min(max(value, left), right)
 
 
-def count_up_to(x: float, edges: NDArray[np.float64], counts: NDArray[np.uint64]) -> float:
+def count_up_to(x: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> float:
     """Give how many values are at most `x`, which lies within the edges but is not the last.
 
     Parameters
     ----------
     x : float
     edges : float64[n + 1]
-    counts : uint64[n]
+    counts : uint64[n] or float64[n]
 
     Returns
     -------

@@ -13,6 +13,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -25,8 +26,7 @@ from fasthist.errors import ArgumentError, WriteError
 from fasthist.events import messages
 from fasthist.events.writer import EventFileWriter
 from fasthist.hist import Histogram
-
-_SPECIALS = ("nan_count", "posinf_count", "neginf_count")
+from fasthist.series import parse_statistics, values_of
 
 
 class SummaryWriter:
@@ -108,9 +108,11 @@ class SummaryWriter:
         tag: str,
         values: Any,
         global_step: int | None = None,
-        bins: compute.BucketsArgument = "tensorflow",
+        bins: compute.BucketsArgument = "auto",
         walltime: float | None = None,
         max_bins: int | None = None,
+        *,
+        stats: bool | Iterable[str | float] = False,
     ) -> None:
         """Count every element of an array and write its histogram.
 
@@ -122,12 +124,16 @@ class SummaryWriter:
             As in `fasthist.histogram`; or a finished histogram, whose buckets then stand.
         global_step : int, optional
             int64. None writes 0; TensorBoard shows one histogram for each step.
-        bins : "tensorflow", int, float64[k + 1] or Buckets
+        bins : "auto", "tensorflow", int, float64[k + 1] or Buckets
             `buckets` of `fasthist.histogram`.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
             Merge neighbours so that at most this many buckets are written.
+        stats : bool or iterable of str or float
+            Write scalars beside it. True: ``<tag>/mean``, ``<tag>/std``, ``<tag>/l2_norm`` and
+            ``<tag>/zero_fraction``. Or some of "mean", "std", "l2_norm", "zero_fraction", "min", "max", and numbers
+            from 0 to 1: ``<tag>/quantile_0.95``.
 
         Raises
         ------
@@ -136,8 +142,8 @@ class SummaryWriter:
         BucketsError
             `bins` is none of the above.
         ArgumentError
-            `tag`, `global_step`, `walltime` or `max_bins` cannot be written, or `bins` is given for a finished
-            histogram.
+            `tag`, `global_step`, `walltime`, `max_bins` or `stats` cannot be written, or `bins` is given for a
+            finished histogram.
         WriteError
             The file cannot be written; the event is held.
 
@@ -147,18 +153,24 @@ class SummaryWriter:
         ``<tag>/posinf_count`` and ``<tag>/neginf_count`` go with it, those that are not 0.
         """
         messages.check_tag(tag)
+        statistics = parse_statistics(stats)
         if not isinstance(values, Histogram):
             values = compute.histogram(values, buckets=bins, name=tag)
-        elif not isinstance(bins, str) or bins != "tensorflow":
+        elif not isinstance(bins, str) or bins != "auto":
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
                 "Hint: leave bins out, or pass the array itself."
             )
             raise ArgumentError(msg)
-        self._add(_values_of(tag, values, max_bins), global_step, walltime)
+        self._add(values_of(tag, values, statistics, max_bins), global_step, walltime)
 
     def add_histograms(
-        self, tree: Any, global_step: int | None = None, walltime: float | None = None
+        self,
+        tree: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        *,
+        stats: bool | Iterable[str | float] = False,
     ) -> None:
         """Count every array of a tree and write all histograms as one event.
 
@@ -166,7 +178,7 @@ class SummaryWriter:
         ----------
         tree : mapping, sequence, dataclass or model, nested
             Of arrays or finished histograms; tags as in `fasthist.histograms`.
-        global_step, walltime
+        global_step, walltime, stats
             As in `add_histogram`.
 
         Raises
@@ -174,7 +186,7 @@ class SummaryWriter:
         ArrayError, DeviceError
             A leaf cannot be read; nothing is written.
         ArgumentError
-            Two leaves have one tag, or a tag, `global_step` or `walltime` cannot be written.
+            Two leaves have one tag, or a tag, `global_step`, `walltime` or `stats` cannot be written.
         WriteError
             The file cannot be written; the event is held.
 
@@ -183,8 +195,13 @@ class SummaryWriter:
         >>> with SummaryWriter("runs/a") as writer:
         ...     writer.add_histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}, global_step=1)
         """
+        statistics = parse_statistics(stats)
         found = compute.histograms(tree)
-        values = [value for tag, histogram in found.items() for value in _values_of(tag, histogram)]
+        values = [
+            value
+            for tag, histogram in found.items()
+            for value in values_of(tag, histogram, statistics)
+        ]
         self._add(values, global_step, walltime)
 
     def add_histogram_raw(
@@ -332,15 +349,3 @@ class SummaryWriter:
         event = messages.summary_event(values, as_wall_time(walltime), step)
         if values:
             self._events.add_event(event)
-
-
-def _values_of(tag: str, histogram: Histogram, max_buckets: int | None = None) -> list[bytes]:
-    values: list[bytes] = []
-    if histogram.num:
-        values.append(messages.histogram_value(tag, **histogram.to_raw(max_buckets)))
-    values += [
-        messages.scalar_value(f"{tag}/{name}", count)
-        for name in _SPECIALS
-        if (count := getattr(histogram, name))
-    ]
-    return values

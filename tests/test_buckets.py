@@ -63,7 +63,7 @@ WRONG = {
     "falling": ([0.0, 2.0, 1.0], r"do not increase: #1 is 2.0 and #2 is 1.0.*numpy.unique"),
     "equal": ([0.0, 0.0], r"do not increase: #0 is 0.0 and #1 is 0.0"),
     "zeros": ([-0.0, 0.0], r"do not increase"),
-    "words": (["a", "b"], r"'a'.*no numbers. Accepted: \"tensorflow\""),
+    "words": (["a", "b"], r"'a'.*no numbers. Accepted: \"auto\", \"tensorflow\""),
     "ragged": ([[0.0], [1.0, 2.0]], r"no numbers"),
     "nothing": ([0.0, None, object()], r"no numbers"),
 }
@@ -82,7 +82,7 @@ def test_edges_that_cannot_be_are_refused(case, make):
     [
         (
             "tensorflo",
-            r"buckets='tensorflo' is not known. Accepted: \"tensorflow\", a whole number",
+            r"buckets='tensorflo' is not known. Accepted: \"auto\", \"tensorflow\", a whole number",
         ),
         ("", "buckets='' is not known"),
         (0, "buckets=0 is no possible number of buckets. Accepted: 1 to 1,048,576"),
@@ -91,7 +91,10 @@ def test_edges_that_cannot_be_are_refused(case, make):
         (10**30, "is no possible number"),
         (np.int64(0), "buckets=0 is no possible number"),
         (True, "buckets=True is neither a whole number nor edges"),
-        (30.0, r"buckets=30.0 is neither a whole number nor edges. Accepted: \"tensorflow\""),
+        (
+            30.0,
+            r"buckets=30.0 is neither a whole number nor edges. Accepted: \"auto\", \"tensorflow\"",
+        ),
         (math.nan, "buckets=nan is neither"),
         (None, "buckets=None is neither"),
         ({"a": 1}, "no numbers"),

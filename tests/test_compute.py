@@ -26,9 +26,9 @@ NORMAL = np.random.default_rng(0).normal(size=65536 * 24 + 77).astype(np.float32
 # -- arguments ---------------------------------------------------------------------------------------------------
 
 
-def test_the_default_are_tensorflows_buckets():
+def test_the_default_counts_tensorflows_buckets():
     assert histogram([1.0]) == histogram([1.0], buckets="tensorflow")
-    assert histogram([1.0]).buckets.name == "tensorflow"
+    assert histogram([1.0]).buckets.name == "auto"
 
 
 @pytest.mark.parametrize("buckets", [0, "auto?", [1.0, 0.0], 2.5])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fasthist import histogram, kernels
 from fasthist.buckets import Buckets
 from fasthist.dtypes import FORMATS
-from fasthist.kernels import cpu, cpu_patterns
+from fasthist.kernels import cpu, cpu_patterns, looks
 from fasthist.kernels.chunks import Chunks
 from fasthist.kernels.slots import slots_of
 
@@ -693,7 +693,7 @@ def test_counters_of_32_bits_are_emptied_before_they_overflow(name, monkeypatch)
     values = np.ones(65536 * 40, dtype=name)
     if values.dtype.kind == "f" and values.itemsize >= 4:
         values = np.repeat(values, 2)[::2]  # contiguous ones empty their counters after each job
-    monkeypatch.setattr(kernels, "_FLUSH", 65536 * 3)
+    monkeypatch.setattr(looks, "_FLUSH", 65536 * 3)
     folds = []
     fold = cpu.fold
 
@@ -900,7 +900,7 @@ def test_borders_of_chunks_and_blocks(name, threads, monkeypatch):
     if hasattr(cpu.fold, "py_func"):
         pytest.skip("compiled kernels hold the sizes of chunk and block")
     small_blocks(monkeypatch)
-    monkeypatch.setattr(kernels, "_FLUSH", 64)
+    monkeypatch.setattr(looks, "_FLUSH", 64)
     rng = np.random.default_rng(10)
     for size in (31, 32, 33, 95, 160):
         values = np.resize(SMALL[name](rng), size)

@@ -17,8 +17,10 @@ ORDER = (
     "errors",
     "dtypes",
     "buckets",
+    "outline",
     "display",
     "quantiles",
+    "merging",
     "hist",
     # how is it counted?
     "kernels.slots",
@@ -30,6 +32,9 @@ ORDER = (
     "kernels.cpu_buckets",
     "kernels.cpu_patterns",
     "kernels.batch",
+    "kernels.sort",
+    "kernels.looks",
+    "kernels.outlines",
     "kernels",
     # how does data come in?
     "intake",
@@ -49,6 +54,7 @@ ORDER = (
     "events",
     # what do you do with it?
     "arguments",
+    "series",
     "summary_writer",
     "demo",
     "cli",

@@ -95,9 +95,10 @@ def test_max_bins(writer):
 
 
 def test_a_finished_histogram(writer):
-    whole = fasthist.histogram(WEIGHTS[:400]) + fasthist.histogram(WEIGHTS[400:])
+    parts = (WEIGHTS[:400], WEIGHTS[400:])
+    whole = sum(fasthist.histogram(part, buckets="tensorflow") for part in parts)
     writer.add_histogram("merged", whole, 1)
-    writer.add_histogram("merged", WEIGHTS, 2)
+    writer.add_histogram("merged", WEIGHTS, 2, bins="tensorflow")
     writer.flush()
     found = values_of(writer.log_dir)
     merged, direct = found[1, "merged"].histo, found[2, "merged"].histo
@@ -361,8 +362,10 @@ def test_torch_signatures(need, name):
         [(p.name, p.default) for p in inspect.signature(getattr(cls, name)).parameters.values()]
         for cls in (SummaryWriter, torch_writer)
     )
-    assert ours[: len(theirs)] == theirs
-    assert [extra for extra, _ in ours[len(theirs) :]] in ([], ["logdir"])
+    # Other buckets by default, of which TensorBoard draws a better picture.
+    named = [(name, "tensorflow" if default == "auto" else default) for name, default in ours]
+    assert named[: len(theirs)] == theirs
+    assert [extra for extra, _ in ours[len(theirs) :]] in ([], ["logdir"], ["stats"])
 
 
 # -- directories ----------------------------------------------------------------------------------
@@ -471,7 +474,7 @@ def run(tmp_path_factory):
 def tree(step):
     rng = np.random.default_rng(step)
     return {
-        "fc": {"weight": rng.normal(0, 0.02 * (step + 1), 500), "bias": rng.normal(1, 0.1, 8)},
+        "fc": {"weight": rng.normal(0, 0.02 * (step + 1), 500), "bias": rng.normal(0.1, 0.1, 8)},
         "constant": np.full(10, -100.0),
         "special": [1.0, 2.0, math.nan, math.inf],
         "empty": [],

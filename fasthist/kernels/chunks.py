@@ -69,6 +69,28 @@ class Chunks:
         length = 1 if self.flat is None else max(1, min(64, self.count // (4 * threads)))
         return [range(i, min(i + length, self.count)) for i in range(0, self.count, length)]
 
+    def pick(self, places: NDArray[np.int64]) -> Array:
+        """Copy some elements of an array that is not `flat`.
+
+        Parameters
+        ----------
+        places : int64[k]
+            Increasing, 0 to ``size - 1``, in the order of the chunks.
+
+        Returns
+        -------
+        carrier[k]
+            Contiguous, in native byte order.
+        """
+        ends = np.cumsum([piece.size for piece in self._pieces])
+        parts = np.split(places, np.searchsorted(places, ends[:-1]))
+        return np.concatenate(
+            [
+                piece[np.unravel_index(part - (end - piece.size), piece.shape)]
+                for piece, part, end in zip(self._pieces, parts, ends, strict=True)
+            ]
+        ).astype(self._native)
+
     def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
         """Give the elements of a span.
 

@@ -16,7 +16,11 @@ import numba
 
 
 def _digest() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    # Those compiled, and the one that is beside them because it runs in Python too.
+    sources = [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        Path(__file__).parents[1] / "outline.py",
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

@@ -1,0 +1,266 @@
+"""Outlines of counted arrays, from all their values or from a sample that agrees with TensorFlow's counts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist import outline
+from fasthist.buckets import tensorflow_buckets
+from fasthist.dtypes import Format
+from fasthist.kernels.chunks import Chunks
+from fasthist.kernels.jit import serial
+from fasthist.kernels.looks import KINDS, LIMITS, Look
+from fasthist.kernels.slots import ZERO, slots_of
+from fasthist.kernels.sort import sort
+from fasthist.outline import MOST_ROWS, Rows
+
+_FEW = 1 << 10
+"""Elements up to which all are looked at, when the outline is asked for: copying them is quicker than tracing. Also the
+smallest sample."""
+
+_MOST = 1 << 15
+"""Elements of the largest sample, for values that TensorFlow's buckets tell nothing of.
+
+A share p of the values is then known to sqrt(p * (1 - p) / 32768).
+"""
+
+_CELLS = 60
+"""Buckets narrower than this part of the range tell enough for the page's 30 bins."""
+
+_EDGES = tensorflow_buckets().edges.copy()  # writable: to Numba that is another type
+_ZERO_BUCKET = int(tensorflow_buckets().index(np.zeros(1))[0])
+
+trace = serial(outline.trace)
+
+
+@serial
+def sample_size(size, zeros, edges, counts, low, high):
+    """Say how many elements to look at.
+
+    Parameters
+    ----------
+    size : int
+        How many there are.
+    zeros : int
+        How many are zero: they tell nothing of how the others are spread.
+    edges, counts, low, high
+        As in `weigh`.
+
+    Returns
+    -------
+    int
+    """
+    if size <= _FEW:
+        return size
+    cell = high / _CELLS - low / _CELLS
+    heaviest = 0.0
+    coarse = 0.0
+    for bucket in range(counts.size):
+        count = np.float64(counts[bucket])
+        if bucket == _ZERO_BUCKET:
+            count -= zeros
+        heaviest = max(heaviest, count)
+        if min(edges[bucket + 1], high) - max(edges[bucket], low) > cell:
+            coarse += count
+    # Percentiles: half a percent inside the heaviest bucket. Bins: where half the values are in coarse buckets a third of
+    # the largest sample gives as small an error as the whole of it where all are.
+    others = max(size - zeros, 1)
+    share = coarse / others
+    wanted = max(heaviest / others * _MOST / 4, share * np.sqrt(share) * _MOST, _FEW)
+    return min(size, 2 * _MOST, np.int64(wanted * size / others))
+
+
+@serial
+def pick(size, places):
+    """Fill int64[k] `places` with one place, at random, in each of k equal parts of an array."""
+    begin = 0
+    for i in range(places.size):
+        end = (i + 1) * size // places.size
+        # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same places in every run, and
+        # none that keep step with a period of the data.
+        mixed = np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        part = np.uint64(end - begin)
+        places[i] = begin + np.int64(((mixed >> np.uint64(32)) * part) >> np.uint64(32))
+        begin = end
+
+
+@serial
+def weigh(points, zeros, edges, counts, low, high, places, reach):
+    """Give each element of a sample the share it has in the count of its bucket.
+
+    Parameters
+    ----------
+    points : float64[k]
+        The sample, sorted, without zeros.
+    zeros : int
+        How many elements are zero.
+    edges : float64[n + 1]
+    counts : uint64[n]
+        How many elements each bucket holds in truth, at least one in all.
+    low, high : float
+        The extremes in truth.
+    places : float64[k + n + 3]
+        Filled with the sample, zero, the extremes, and a point in each bucket of which there is no other.
+    reach : float64[k + n + 4]
+        Filled with how many elements lie before each, as `fasthist.outline.trace` reads it.
+
+    Returns
+    -------
+    int
+        How many points.
+    """
+    first = 0
+    while counts[first] == 0:
+        first += 1
+    final = counts.size - 1
+    while counts[final] == 0:
+        final -= 1
+    i = 0
+    size = 0
+    below = np.uint64(0)
+    reach[0] = 0.0
+    for bucket in range(first, final + 1):
+        count = counts[bucket]
+        if bucket == _ZERO_BUCKET and zeros > 0:
+            places[size] = 0.0
+            size += 1
+            below += np.uint64(zeros)
+            count -= np.uint64(zeros)
+            reach[size] = np.float64(below)
+        begin = size
+        if bucket == first:
+            places[size] = low
+            size += 1
+        while i < points.size and (points[i] < edges[bucket + 1] or bucket == final):
+            if count > 0:
+                places[size] = min(max(points[i], low), high)
+                size += 1
+            i += 1
+        if bucket == final:
+            places[size] = high
+            size += 1
+        if count > 0 and size == begin:
+            places[size] = edges[bucket] / 2 + edges[bucket + 1] / 2
+            size += 1
+        if size > begin:
+            each = np.float64(count) / (size - begin)
+            for j in range(begin, size):
+                reach[j + 1] = np.rint(np.float64(below) + (j + 1 - begin) * each)
+            below += count
+    return size
+
+
+@serial
+def outline_values(values, size, zeros, edges, counts, low, high, rows):
+    """Trace the outline of an array, or of a sample of it.
+
+    Parameters
+    ----------
+    values : any[k]
+        The array, or a sample that is not to be thinned out further.
+    size : int
+        How many elements the array has.
+    zeros : int
+        How many are zero.
+    edges, counts, low, high
+        As in `weigh`.
+    rows : float64[MOST_ROWS + 2, 3]
+        See `fasthist.outline.trace`.
+
+    Returns
+    -------
+    int
+        How many rows there are.
+    """
+    wanted = values.size
+    if wanted == size:
+        wanted = sample_size(size, zeros, edges, counts, low, high)
+    sample = np.empty(wanted)
+    known = 0
+    if wanted < values.size:
+        places = np.empty(wanted, dtype=np.int64)
+        pick(size, places)
+        for i in range(wanted):
+            sample[known] = np.float64(values[places[i]])
+            known += np.isfinite(sample[known]) and sample[known] != 0.0
+    else:
+        whole = wanted == size
+        for i in range(wanted):
+            sample[known] = np.float64(values[i])
+            known += np.isfinite(sample[known]) and (whole or sample[known] != 0.0)
+    sample = sample[:known]
+    sort(sample)
+    if wanted == size:
+        for i in range(known):
+            # Integers beyond 2**53 are rounded in another way than the extremes.
+            sample[i] = min(max(sample[i], low), high)
+        sample[0] = low
+        sample[-1] = high
+        return trace(sample, np.arange(known + 1.0), MOST_ROWS, rows)
+    points = np.empty(known + counts.size + 3)
+    reach = np.empty(points.size + 1)
+    found = weigh(sample, zeros, edges, counts, low, high, points, reach)
+    return trace(points[:found], reach[: found + 1], MOST_ROWS, rows)
+
+
+def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], Rows]:
+    """Trace the outline of a counted array.
+
+    Parameters
+    ----------
+    chunks : Chunks
+        The array; at least one value is finite.
+    row : Format
+    look : Look
+        What the kernels found in it.
+
+    Returns
+    -------
+    float64[k, 3], or callable
+        See `fasthist.outline.trace`. Of few elements it is what a call gives, which keeps a copy of them.
+    """
+    if look.patterns is not None:
+        rows = np.empty((MOST_ROWS + 2, 3))
+        return rows[: trace(*_of_patterns(look.patterns, row.name), MOST_ROWS, rows)].copy()
+    values = chunks.flat
+    if values is None:
+        counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
+        wanted = sample_size(chunks.size, zeros, _EDGES, counts, look.low, look.high)
+        places = np.empty(wanted, dtype=np.int64)
+        pick(chunks.size, places)
+        values = chunks.pick(places)
+    elif chunks.size <= _FEW:
+        values = values.copy()
+    outline = functools.partial(_outline, values.view(row.name), chunks.size, look)
+    return outline if chunks.size <= _FEW else outline()
+
+
+def _outline(values: NDArray[Any], size: int, look: Look) -> Rows:
+    rows = np.empty((MOST_ROWS + 2, 3))
+    counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
+    found = outline_values(values, size, zeros, _EDGES, counts, look.low, look.high, rows)
+    return rows[:found].copy()
+
+
+@functools.cache
+def _order(name: str) -> NDArray[np.intp]:
+    """Give the patterns of a format that are finite numbers, in the order of these."""
+    slots = slots_of(name)
+    finite = np.flatnonzero(slots.kind <= ZERO)
+    return finite[np.argsort(slots.values[finite], kind="stable")]
+
+
+def _of_patterns(
+    patterns: NDArray[np.uint64], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    counts = patterns[_order(name)]
+    seen = np.flatnonzero(counts)
+    reach = np.append(0, np.cumsum(counts[seen])).astype(np.float64)
+    return slots_of(name).values[_order(name)][seen], reach

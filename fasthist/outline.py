@@ -1,0 +1,262 @@
+"""The outline of a tensor: rows that follow its values so closely that TensorBoard's page draws them rightly.
+
+The page cuts all steps of a tag into 30 bins of equal width, and interpolates percentiles inside the rows it is
+given. So a row may hold little of the mass, for the percentiles; it may not reach far beyond a border of the bins, for
+the bins; and a value that many elements share needs a row for itself, hardly wider than the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+Part = tuple[Rows, float, float]
+
+MOST_ROWS = 250
+"""In the older of both forms a million normals then take 4 kB."""
+
+_CELLS = 60
+"""Two for each bin of the page: where steps share an axis, its bins' borders may lie anywhere in ours."""
+
+_SHARE = 1 / 160
+"""Of the mass, in one row: with the cells it makes no more than `MOST_ROWS` rows of what is smooth."""
+
+_HEAVY = 1 / 100
+"""Share of one value from which on it is put exactly where it is."""
+
+_NARROW = 2.0**-22
+"""Width of its row, as a share of the range: less than a thousandth of a pixel on the page."""
+
+_UNIT = 2.0**-23
+"""The least of it, as a share of the largest value, so that it survives a reader who takes edges for float32."""
+
+FAR = 16.0
+"""How many times its range values may be away from zero, so that float32 still shows them apart."""
+
+_FAR_NARROW = 2.0**-38
+"""Width and least of the row of a value that is further away."""
+
+_FAR_UNIT = 2.0**-46
+
+_THIN = 2.0**-12
+"""Width of the row of any other value that stands alone."""
+
+_GAP = 1 / 2000
+"""Share of the range that has to be empty, so that the row before it ends."""
+
+
+def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
+    """Choose rows for sorted points.
+
+    Parameters
+    ----------
+    points : sequence of float, or float64[k]
+        Finite, none less than the one before.
+    reach : sequence of float, or float64[k + 1]
+        ``reach[i]`` elements lie before point ``i``; the last is the number of all.
+    limit : int
+        Most rows, 1 at least, in either form: with or without rows for the gaps between them.
+    rows : float64[limit + 2, 3]
+        Filled: left edge, right edge and count. They begin at the first point, end at the last, and do not overlap.
+        Empty rows stand before those that hold much, since the page's percentiles know no left edges.
+
+    Returns
+    -------
+    int
+        How many rows there are.
+
+    Notes
+    -----
+    Up to `limit` different values get a row each. Others are grouped, from the left, until a group holds a share of
+    the mass or would reach into the next cell of equal width; if that makes too many groups, a larger share. Runs in
+    Python as well as compiled.
+    """
+    size = len(points)
+    total = reach[size]
+    # Adding zero turns -0.0 into 0.0.
+    low, high = points[0] + 0.0, points[size - 1] + 0.0
+    if low == high:
+        # The page needs a width: as small a one as float32 has, but for zero.
+        room = max(math.ldexp(1.0, math.frexp(low)[1] - 24), 1e-30)
+        upward = math.isfinite(low + room)
+        rows[0, 0] = low if upward else low - room
+        rows[0, 1] = low + room if upward else low
+        rows[0, 2] = total
+        return 1
+    # In halves where the difference of the ends overflows.
+    scale = 1.0 if math.isfinite(high - low) else 0.5
+    wide = high * scale - low * scale
+    far = max(-low, high) * scale
+    if far <= FAR * wide:
+        narrow = max(wide * _NARROW, far * _UNIT)
+    else:
+        narrow = min(max(wide * _FAR_NARROW, far * _FAR_UNIT), wide / 4)
+    thin = max(narrow, wide * _THIN) / scale
+    narrow /= scale
+    apart = wide * _GAP / scale
+
+    different = 1
+    for i in range(1, size):
+        if points[i] != points[i - 1]:
+            different += 1
+            if different > limit:
+                break
+    cells = min(_CELLS, max(1, limit // 4))
+    # Four points in a row, so that gaps between rows are none by chance.
+    usual = total * max(_SHARE, 1.6 / limit, 4.0 / size)
+    most = 0.0 if different <= limit else usual
+    while True:
+        found = 0
+        gaps = 0
+        held = 0.0
+        start = low
+        left = low
+        end = low
+        i = 0
+        while i < size and found <= limit:
+            # The last point that the share allows: in steps that double, then halve.
+            j = i + 1
+            step = 1
+            while j + step <= size and reach[j + step] - reach[i] <= most:
+                j += step
+                step *= 2
+            while step > 1:
+                step //= 2
+                if j + step <= size and reach[j + step] - reach[i] <= most:
+                    j += step
+            # The first point of the next cell.
+            cell = int((points[i] * scale - low * scale) / wide * cells) + 1
+            border = math.inf
+            if cell < cells:
+                border = (low * scale + cell / cells * wide) / scale
+            if points[j - 1] >= border:
+                begin = i + 1
+                while begin < j:
+                    middle = (begin + j) // 2
+                    if points[middle] < border:
+                        begin = middle + 1
+                    else:
+                        j = middle
+            # Equal values stay together: in a row of their own, unless they are the first in this one.
+            last = points[j - 1]
+            if j < size and points[j] == last and points[i] != last:
+                while points[j - 1] == last:
+                    j -= 1
+                last = points[j - 1]
+            while j < size and points[j] == last:
+                j += 1
+
+            count = held + reach[j] - reach[i]
+            alone = last == points[i]
+            spike = alone and count > _HEAVY * total
+            if spike:
+                left = start
+            right = high
+            after = high
+            if j < size:
+                start = points[j] + 0.0
+                if start == high:
+                    # Its row ends there.
+                    room = narrow if total - reach[j] > _HEAVY * total else thin
+                    start = max(high - room, last / 2 + high / 2)
+                right = start
+                gap = start - last > max(apart, 4 * (last - points[i]))
+                if gap or spike:
+                    room = narrow if spike else thin
+                    right = min(max(last + room, np.nextafter(last, math.inf)), start)
+                elif last < border:
+                    right = min(border, start)
+                # What is too little for a place of its own begins where this row ends, if no gap is to be seen.
+                after = start if gap else right
+            if right > left:
+                if left > end:
+                    if count > _HEAVY * total:
+                        rows[found, 0] = end
+                        rows[found, 1] = left
+                        rows[found, 2] = 0.0
+                        found += 1
+                    else:
+                        gaps += 1
+                rows[found, 0] = left
+                rows[found, 1] = right
+                rows[found, 2] = count
+                found += 1
+                held = 0.0
+                left = after
+                end = right
+            elif j == size:
+                # No number lies between the row before and the last value.
+                rows[found - 1, 1] = high
+                rows[found - 1, 2] += count
+            else:
+                held = count
+            i = j
+        if found <= limit and i == size and (most == 0.0 or found + gaps <= limit):
+            return found
+        if most == 0.0:
+            most = usual
+        else:
+            most *= 1.25
+            if most * 64 > total:
+                cells = max(1, cells // 2)
+
+
+def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
+    """Give the outline of disjoint data together.
+
+    Parameters
+    ----------
+    parts : sequence of (float64[k, 3], float, float)
+        The outline, minimum and maximum of each, at least one.
+    limit : int, optional
+        Most rows, even of one part, if less than `MOST_ROWS`.
+
+    Returns
+    -------
+    float64[k, 3]
+        The counts are whole numbers with the same sum. Inside a row values are taken to be spread evenly.
+    """
+    limit = MOST_ROWS if limit is None else min(limit, MOST_ROWS)
+    if len(parts) == 1 and len(parts[0][0]) <= limit:
+        return parts[0][0]
+    places, masses = [], []
+    for rows, low, high in parts:
+        left, right, counts = rows[rows[:, 2] > 0].T
+        if low == high:
+            places.append([low])
+            masses.append(counts)
+            continue
+        # The extremes are elements of their own.
+        counts = counts.copy()
+        counts[0] -= 1
+        counts[-1] -= 1
+        # In halves, since the range may overflow.
+        wide = high / 2 - low / 2
+        share = (right / 2 - left / 2) / wide
+        far = max(-low, high) / 2 / wide
+        narrow = max(_NARROW, far * _UNIT) if far <= FAR else max(_FAR_NARROW, far * _FAR_UNIT)
+        # Before a gap, and at the end, the right edge is not another row's first value but the last value here.
+        closed = np.append(left[1:] > right[:-1], True)
+        thin = np.where(closed, max(_THIN, narrow), narrow) * 1.01
+        single = share <= thin
+        # So many points that `trace` sees no gap between them, and finds the same row again.
+        copies = np.where(single, 1, np.maximum(1.25 / _GAP * share, 4).astype(np.int64))
+        row = np.repeat(np.arange(len(copies)), copies)
+        nth = np.arange(row.size) - np.repeat(np.cumsum(copies) - copies, copies)
+        part = nth / np.maximum(copies - closed, 1)[row]
+        if single[-1]:
+            part[-1] = 1.0
+        places += [np.clip(left[row] * (1 - part) + right[row] * part, low, high), [low, high]]
+        masses += [counts[row] / copies[row], [1.0, 1.0]]
+    points = np.concatenate(places)
+    order = np.argsort(points, kind="stable")
+    reach = np.cumsum(np.append(0.0, np.concatenate(masses)[order]))
+    found = np.empty((limit + 2, 3))
+    # Lists, since the loop takes three times as long over the numbers of arrays.
+    count = trace(points[order].tolist(), np.rint(reach).tolist(), limit, found)
+    return found[:count].copy()
