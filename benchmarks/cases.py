@@ -150,11 +150,19 @@ CALLS: dict[str, dict[str, Peer]] = {
         ),
         "torch.sum": _SUM,
     },
+    "auto": {
+        OURS: _ours("auto"),
+        'fasthist, "tensorflow"': _ours("tensorflow"),
+    },
+    "auto, drawn": {
+        OURS: Peer(peers.ours_drawn("auto"), peers.histogram_counts),
+        'fasthist, "tensorflow"': Peer(peers.ours_drawn("tensorflow"), peers.histogram_counts),
+    },
     "add_histogram": {
         OURS: Peer(
             writers.add_ours,
-            writers.written_counts,
-            writers.expected_counts,
+            writers.outlined_counts,
+            writers.outlined_rule,
             needs=("torch", "tensorboard"),
         ),
         "torch": Peer(
@@ -184,8 +192,8 @@ CALLS: dict[str, dict[str, Peer]] = {
         f"add_histograms, {until}": {
             OURS: Peer(
                 writers.model_ours(on_disk=on_disk),
-                writers.written_counts,
-                writers.expected_counts,
+                writers.outlined_counts,
+                writers.outlined_rule,
                 needs=("torch", "tensorboard"),
             ),
             "torch": Peer(
@@ -264,6 +272,9 @@ _TENSORFLOW = (
     "numpy.copyto",
 )
 _UNIFORM = tuple(library for library in CALLS["uniform"] if library != OURS)
+AUTO_SIZES = (10**3, 10**6, 10**8)
+"""Where the time of "auto" is compared with that of "tensorflow"."""
+
 _SIZES = (64, 10**3, 10**4, 10**5, 10**6, 10**7, 10**8)
 
 
@@ -276,6 +287,11 @@ def _cases() -> Iterator[Case]:
             quick=size in (64, 10**6),
         )  # fmt: skip
         yield Case("uniform", "float32", "normal", size, _UNIFORM, quick=size in (64, 10**6))
+        if size in AUTO_SIZES:
+            for call in ("auto", "auto, drawn"):
+                yield Case(
+                    call, "float32", "normal", size, ('fasthist, "tensorflow"',), quick=size < 10**8
+                )
     yield Case("edges", "float32", "normal", 10**8, ("torch.sum",))
     for distribution in DISTRIBUTIONS:
         if distribution != "normal":

@@ -35,6 +35,8 @@ SHOWN = (
 
 _CALLS = {
     "tensorflow": '`histogram`, "tensorflow"',
+    "auto": '`histogram`, "auto"',
+    "auto, drawn": '`histogram`, "auto", and `to_raw`',
     "uniform": "`histogram`, 64 buckets",
     "edges": "`histogram`, 64 edges",
     "add_histogram": "`add_histogram`",

@@ -96,6 +96,14 @@ def _growth(run: Run) -> tuple[str, bool]:
     return f"{growth:.3f}x", growth <= 1.1
 
 
+def _times_as_long(name: str) -> Callable[[Run], tuple[str, bool]]:
+    def judge(run: Run) -> tuple[str, bool]:
+        times = 1 / run.ratio(name, 'fasthist, "tensorflow"')
+        return f"{times:.2f}x", times <= 1.5
+
+    return judge
+
+
 def slowed(what: str, name: str, percent: float | None) -> Target:
     """Claim that a training loop is slowed by less than so many per cent; without a number, tell only."""
 
@@ -169,6 +177,12 @@ def _targets() -> Iterator[Target]:
     )
     yield Target("time for an element, 1e8 against 1e7", "<= 1.1x", _growth)
     yield at_most("extra memory for 1e8 float32", "extra memory", 8 << 20, bytes_text)
+    for call, until in (("auto", "`histogram`"), ("auto, drawn", "`histogram` and `to_raw`")):
+        for size in ("1e3", "1e6", "1e8"):
+            name = f"{call}/float32/normal/{size}"
+            yield Target(
+                f'"auto" against "tensorflow", {until} of {size}', "<= 1.5x", _times_as_long(name)
+            )
     yield at_most("an event of 1e6 normals", "event of 1e6 normals", 4200, bytes_text)
 
 

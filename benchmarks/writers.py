@@ -71,6 +71,34 @@ def expected_counts(data: Data) -> Counts:
     return _counted(data, lambda tensor: tensor)
 
 
+def outlined_counts(answer: Written, data: Data) -> Counts:
+    """Read back an outline: how many values it holds, and at which tenths of the data it is within 2 % of their share."""
+    from tensorboard.util import tensor_util
+
+    found = []
+    for value, tensor in zip(answer.last_values(), _tensors(data), strict=False):
+        if value.HasField("histo"):
+            right, counts = np.array(value.histo.bucket_limit), np.array(value.histo.bucket)
+        else:
+            _, right, counts = tensor_util.make_ndarray(value.tensor).T
+        values = np.sort(np.asarray(tensor.detach().double()).ravel())
+        tenths = values[np.arange(1, 10) * values.size // 10]
+        share = np.interp(tenths, right, np.cumsum(counts) / values.size, left=0.0)
+        fewest = np.searchsorted(values, tenths, "left") / values.size - 0.02
+        most = np.searchsorted(values, tenths, "right") / values.size + 0.02
+        found += [counts.sum(), *((fewest <= share) & (share <= most))]
+    return np.array(found, dtype=np.int64)
+
+
+def outlined_rule(data: Data) -> Counts:
+    """Say what `outlined_counts` has to find."""
+    return np.array([[tensor.numel(), *[1] * 9] for tensor in _tensors(data)]).ravel()
+
+
+def _tensors(data: Data) -> list[Any]:
+    return list(data.tree.values()) if isinstance(data, ModelData) else [data.tensor]
+
+
 def float16_rule(data: Data) -> Counts:
     """Count what torch writes of bfloat16: it casts to float16 first."""
     import torch
@@ -83,11 +111,10 @@ def float16_rule(data: Data) -> Counts:
 def _counted(data: Data, cast: Any) -> Counts:
     import fasthist
 
-    tensors = data.tree.values() if isinstance(data, ModelData) else [data.tensor]
     return np.concatenate(
         [
             fasthist.histogram(cast(tensor), buckets="tensorflow").counts.astype(np.int64)
-            for tensor in tensors
+            for tensor in _tensors(data)
         ]
     )
 
