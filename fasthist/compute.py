@@ -35,8 +35,9 @@ def histogram(
         From any library, of any real dtype, shape and strides; see `fasthist.intake.read`. Never written to.
         An empty array gives a histogram with ``num == 0``.
     buckets : "auto", "tensorflow", int, float64[k + 1] or Buckets
-        "auto": TensorFlow's limits, and an `outline` that is drawn in their place. "tensorflow": limits (exponential, the same for every tensor, so that histograms add up); k uniform buckets
-        over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
+        TensorFlow's limits ("tensorflow": exponential, the same for every tensor, so that histograms add up);
+        the same, and beside the counts a `Histogram.outline`, of which TensorBoard draws a better picture ("auto");
+        k uniform buckets over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
         last also holds its right edge.
     device : {"cpu"}, optional
         Where to count. Default: where the values are.
@@ -49,7 +50,7 @@ def histogram(
     Returns
     -------
     Histogram
-        Counts are exact: with "tensorflow" those of TensorFlow and torch, with uniform buckets or edges those of
+        Counts are exact: with "auto" and "tensorflow" those of TensorFlow and torch, with uniform buckets or edges those of
         `numpy.histogram` of the finite values as float64. NaN and infinities are counted apart.
 
     Raises
@@ -63,9 +64,10 @@ def histogram(
 
     Notes
     -----
-    Contiguous memory is read in place (once for "tensorflow" and for formats of 8 and 16 bits, else twice); other
-    layouts are copied through a buffer of 65,536 elements for each thread. Works on several Python threads at once
-    and after a fork, and releases the GIL.
+    Contiguous memory is read in place (once for TensorFlow's limits and for formats of 8 and 16 bits, else twice); other
+    layouts are copied through a buffer of 65,536 elements for each thread. "auto" looks at up to 32,768 elements again,
+    of up to 1,024 when the outline is first asked for, and keeps a copy of these until then. Works on several Python
+    threads at once and after a fork, and releases the GIL.
 
     Examples
     --------

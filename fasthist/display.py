@@ -118,8 +118,11 @@ def contiguous(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     edges = rows[:, :2].ravel()
     counts = np.zeros(edges.size - 1)
     counts[::2] = rows[:, 2]
-    wide = edges[1:] > edges[:-1]
-    return np.append(edges[0], edges[1:][wide]), counts[wide]
+    wide = (edges[1:] > edges[:-1]).nonzero()[0]
+    drawn = np.empty(wide.size + 1)
+    drawn[0] = edges[0]
+    np.take(edges, wide + 1, out=drawn[1:])
+    return drawn, counts[wide]
 
 
 def survives_float32(edges: NDArray[np.float64]) -> bool:

@@ -23,10 +23,10 @@ _FEW = 1 << 10
 """Elements up to which all are looked at, when the outline is asked for: copying them is quicker than tracing. Also the
 smallest sample."""
 
-_MOST = 1 << 15
+_MOST = 1 << 14
 """Elements of the largest sample, for values that TensorFlow's buckets tell nothing of.
 
-A share p of the values is then known to sqrt(p * (1 - p) / 32768).
+A share p of the values is then known to sqrt(p * (1 - p) / 16384).
 """
 
 _CELLS = 60
@@ -67,12 +67,11 @@ def sample_size(size, zeros, edges, counts, low, high):
         heaviest = max(heaviest, count)
         if min(edges[bucket + 1], high) - max(edges[bucket], low) > cell:
             coarse += count
-    # Percentiles: half a percent inside the heaviest bucket. Bins: where half the values are in coarse buckets a third of
-    # the largest sample gives as small an error as the whole of it where all are.
-    others = max(size - zeros, 1)
-    share = coarse / others
-    wanted = max(heaviest / others * _MOST / 4, share * np.sqrt(share) * _MOST, _FEW)
-    return min(size, 2 * _MOST, np.int64(wanted * size / others))
+    # So many that percentiles are wrong by half a percent inside the heaviest bucket, and bins by one all in all.
+    others = max(np.float64(size) - zeros, 1.0)
+    wanted = max(heaviest / others * _MOST / 4, coarse / others * _MOST, _FEW) * size / others
+    # Of the half and more it is as quick to take all.
+    return size if wanted > size / 2 else min(2 * _MOST, np.int64(wanted))
 
 
 @serial
@@ -203,11 +202,16 @@ def outline_values(values, size, zeros, edges, counts, low, high, rows):
             sample[i] = min(max(sample[i], low), high)
         sample[0] = low
         sample[-1] = high
-        return trace(sample, np.arange(known + 1.0), MOST_ROWS, rows)
-    points = np.empty(known + counts.size + 3)
-    reach = np.empty(points.size + 1)
-    found = weigh(sample, zeros, edges, counts, low, high, points, reach)
-    return trace(points[:found], reach[: found + 1], MOST_ROWS, rows)
+        points = sample
+        reach = np.empty(known + 1)
+        for i in range(known + 1):
+            reach[i] = i
+    else:
+        points = np.empty(known + counts.size + 3)
+        reach = np.empty(points.size + 1)
+        known = weigh(sample, zeros, edges, counts, low, high, points, reach)
+    # Called once, since it is compiled into every place that calls it.
+    return trace(points[:known], reach[: known + 1], MOST_ROWS, rows)
 
 
 def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], Rows]:
@@ -238,8 +242,8 @@ def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], R
         values = chunks.pick(places)
     elif chunks.size <= _FEW:
         values = values.copy()
-    outline = functools.partial(_outline, values.view(row.name), chunks.size, look)
-    return outline if chunks.size <= _FEW else outline()
+    later = functools.partial(_outline, values.view(row.name), chunks.size, look)
+    return later if chunks.size <= _FEW else later()
 
 
 def _outline(values: NDArray[Any], size: int, look: Look) -> Rows:

@@ -73,7 +73,9 @@ def sort(values):
             _bins_by_value(part, low, high, bins)
         else:
             _bins_by_key(part, bins)
-        ends[: part.size + 1] = 0
+        # Loops, not slices: assigning to those takes a second longer to compile.
+        for i in range(part.size + 1):
+            ends[i] = 0
         for i in range(part.size):
             ends[bins[i] + 1] += 1
         for i in range(part.size):
@@ -82,7 +84,8 @@ def sort(values):
         for i in range(part.size):
             moved[ends[bins[i]]] = part[i]
             ends[bins[i]] += 1
-        part[:] = moved[: part.size]
+        for i in range(part.size):
+            part[i] = moved[i]
         begin = 0
         for k in range(part.size):
             end = ends[k]
