@@ -150,6 +150,17 @@ def test_places_are_one_in_each_part_and_keep_no_step():
         assert seen.std() < 1.5 * math.sqrt(4096 / period)
 
 
+@pytest.mark.parametrize("others", [0, 1, 50, 1_000_000])
+def test_a_sample_is_small_however_many_zeros_there_are(others):
+    values = np.zeros(3_000_000)
+    values[:others] = np.random.default_rng(0).normal(1, 1e-3, others)
+    h = histogram(values)
+    edges = tensorflow_buckets().edges.copy()
+    size = outlines.sample_size(values.size, h.zero_count, edges, h.counts.copy(), h.min, h.max)
+    assert 1024 <= size <= 32_768
+    assert h.outline[:, 2].sum() == values.size
+
+
 def test_a_sample_agrees_with_the_counts():
     rng = np.random.default_rng(0)
     values = np.concatenate((rng.normal(0, 0.02, 50_000), [9.0, -9.0, 3e5, 1e-30], np.zeros(5000)))

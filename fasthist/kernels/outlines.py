@@ -70,8 +70,9 @@ def sample_size(size, zeros, edges, counts, low, high):
     # So many that percentiles are wrong by half a percent inside the heaviest bucket, and bins by one all in all.
     others = max(np.float64(size) - zeros, 1.0)
     wanted = max(heaviest / others * _MOST / 4, coarse / others * _MOST, _FEW) * size / others
+    wanted = min(wanted, 2.0 * _MOST)
     # Of the half and more it is as quick to take all.
-    return size if wanted > size / 2 else min(2 * _MOST, np.int64(wanted))
+    return size if wanted > size / 2 else np.int64(wanted)
 
 
 @serial
