@@ -97,6 +97,7 @@ def test_every_value_has_a_row_where_they_are_few():
     assert rows[:-1, 0].tolist() == np.sort(values)[:-1].tolist()
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize(
     "value", [0.0, -0.0, 1.0, -20.0, 1e300, 5e-324, -1e-310, 1.7976931348623157e308]
 )
@@ -120,6 +121,7 @@ def test_an_atom_is_hardly_wider_than_its_value():
     assert right[-1] - left[-1] < span * 1e-6
 
 
+@pytest.mark.nojit
 def test_a_gap_is_open():
     rng = np.random.default_rng(0)
     rows = traced(np.concatenate((rng.normal(-1, 0.01, 5000), rng.normal(1000, 0.01, 5000))))
@@ -127,6 +129,7 @@ def test_a_gap_is_open():
     assert not counts[(left < 990) & (right > 10)].any()
 
 
+@pytest.mark.nojit
 def test_neighbouring_floats():
     for values in (
         [1.0, np.nextafter(1.0, 2)],
@@ -140,6 +143,7 @@ def test_neighbouring_floats():
 # -- samples --------------------------------------------------------------------------------------
 
 
+@pytest.mark.nojit
 def test_places_are_one_in_each_part_and_keep_no_step():
     places = np.empty(4096, dtype=np.int64)
     outlines.pick(1_000_003, places)
@@ -161,6 +165,7 @@ def test_a_sample_is_small_however_many_zeros_there_are(others):
     assert h.outline[:, 2].sum() == values.size
 
 
+@pytest.mark.nojit
 def test_a_sample_agrees_with_the_counts():
     rng = np.random.default_rng(0)
     values = np.concatenate((rng.normal(0, 0.02, 50_000), [9.0, -9.0, 3e5, 1e-30], np.zeros(5000)))
@@ -222,6 +227,7 @@ def test_all_formats_and_layouts(name, size):
     assert np.array_equal(together["c"].to_rows(), h.to_rows())
 
 
+@pytest.mark.nojit
 def test_values_that_are_not_finite_are_left_out():
     for size in (20, 5000):
         values = np.random.default_rng(0).normal(size=size).astype(np.float32)
@@ -234,6 +240,7 @@ def test_values_that_are_not_finite_are_left_out():
     assert histogram(np.full(5000, np.nan)).to_rows().shape == (0, 3)
 
 
+@pytest.mark.nojit
 def test_large_integers():
     values = np.array([2**53 + 1, 2**60 + 1, -(2**62) - 1, 2**63 - 1] * 400)
     h = histogram(values)
