@@ -24,7 +24,6 @@ EXPONENTS = range(-127, 129)
 
 CastFormat = Literal["float16", "float8_e4m3fn", "float8_e5m2"]
 
-
 _NO_COUNT = np.zeros(1)
 
 _SHOWN = ["zero_count", "nan_count", "posinf_count", "neginf_count", "below_count", "above_count"]

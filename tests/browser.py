@@ -20,8 +20,8 @@ TABS = {
 }
 """What holds a card of a tag and run, on each tab."""
 
-# Cards live in nested shadow trees. A card is known by its tag and run, and drawn by the paths of its chart.
-_CARDS = """
+# Cards live in nested shadow trees.
+_ALL = """
 function* all(root) {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT);
   for (let node; (node = walker.nextNode()); ) {
@@ -29,6 +29,10 @@ function* all(root) {
     if (node.shadowRoot) yield* all(node.shadowRoot);
   }
 }
+"""
+
+# A card is known by its tag and run, and drawn by the paths of its chart.
+_CARDS = """
 const found = [];
 for (const card of all(document)) {
   if (card.localName !== arguments[0] || !card.getBoundingClientRect().width) continue;
@@ -43,13 +47,6 @@ return found;
 """
 
 _PRESS = """
-function* all(root) {
-  const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT);
-  for (let node; (node = walker.nextNode()); ) {
-    yield node;
-    if (node.shadowRoot) yield* all(node.shadowRoot);
-  }
-}
 for (const element of all(document)) {
   const here = element.getBoundingClientRect().width;
   if (here && element.matches(arguments[0]) && element.textContent.trim().toLowerCase() === arguments[1]) {
@@ -94,7 +91,7 @@ class Page:
         while True:
             found = {
                 (card["tag"], card["run"]): card["paths"]
-                for card in self._driver.execute_script(_CARDS, TABS[tab])
+                for card in self._driver.execute_script(_ALL + _CARDS, TABS[tab])
             }
             done = len(found) >= count and min(map(len, found.values()), default=0) >= paths
             # Charts move into place.
@@ -106,7 +103,7 @@ class Page:
     def press(self, selector: str, text: str) -> None:
         """Click on the first visible element that a CSS selector matches and that has this text."""
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while not self._driver.execute_script(_PRESS, selector, text):
+        while not self._driver.execute_script(_ALL + _PRESS, selector, text):
             assert time.monotonic() < deadline, f"nothing says {text!r}"
             time.sleep(0.2)
 
