@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from fasthist.compute import histogram as histogram
     from fasthist.compute import histograms as histograms
     from fasthist.compute import warmup as warmup
+    from fasthist.errors import EventFileError as EventFileError
     from fasthist.errors import FasthistError as FasthistError
+    from fasthist.events.reader import read as read
     from fasthist.hist import Histogram as Histogram
     from fasthist.summary_writer import SummaryWriter as SummaryWriter
 
@@ -21,20 +23,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Buckets": "fasthist.buckets",
+    "EventFileError": "fasthist.errors",
     "FasthistError": "fasthist.errors",
     "Histogram": "fasthist.hist",
     "SummaryWriter": "fasthist.summary_writer",
     "histogram": "fasthist.compute",
     "histograms": "fasthist.compute",
+    "read": "fasthist.events.reader",
     "warmup": "fasthist.compute",
 }
 __all__ = [
     "Buckets",
+    "EventFileError",
     "FasthistError",
     "Histogram",
     "SummaryWriter",
     "histogram",
     "histograms",
+    "read",
     "warmup",
 ]
 

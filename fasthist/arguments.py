@@ -44,6 +44,20 @@ def as_raw_buckets(
     return limits, counts
 
 
+def as_extremes(tag: str, low: Any, high: Any, num: float) -> tuple[float, float]:
+    """Take the extremes of a histogram of `num` values that was counted elsewhere."""
+    low, high = as_number(tag, "min", low), as_number(tag, "max", high)
+    # not <=: NaN fails as well
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high and 0 < num < math.inf):
+        msg = (
+            f"histogram {tag!r}: min={low!r}, max={high!r}, num={num!r}. "
+            "Accepted: finite min <= max, and a finite num that is not negative. "
+            "Hint: leave NaN and infinities out of them; add_histogram does so."
+        )
+        raise ArgumentError(msg)
+    return low, high
+
+
 def as_number(tag: str, name: str, value: Any) -> float:
     """Take one real number, or an array of one element from any library."""
     cause = None
@@ -60,12 +74,18 @@ def as_number(tag: str, name: str, value: Any) -> float:
 
 
 def as_step(global_step: Any) -> int:
-    """Take what ``int()`` takes."""
+    """Take what ``int()`` takes and int64 holds; None is 0."""
+    if global_step is None:
+        return 0
     try:
-        return int(global_step)
+        step = int(global_step)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         msg = f"global_step={global_step!r} is no step. Accepted: an integer, or None."
         raise ArgumentError(msg) from error
+    if not -(1 << 63) <= step < 1 << 63:
+        msg = f"global_step {step} does not fit. Accepted: -2**63 to 2**63 - 1."
+        raise ArgumentError(msg)
+    return step
 
 
 def as_wall_time(walltime: Any) -> float:

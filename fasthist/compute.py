@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fasthist import intake, tree
 from fasthist.buckets import Buckets, parse_buckets
 from fasthist.dtypes import FORMATS
-from fasthist.errors import ArgumentError, DeviceError
+from fasthist.errors import DeviceError
 from fasthist.hist import Histogram
 from fasthist.kernels import WIDEN_BELOW, tally
 from fasthist.kernels.pool import thread_count
@@ -121,16 +121,7 @@ def histograms(
     workers = thread_count(threads)
     found: dict[str, Histogram | None] = {}
     arrays: dict[str, intake.Dense] = {}
-    for tag, leaf in tree.leaves(values):
-        if not tag:
-            msg = (
-                f"{type(leaf).__name__} is an array, not a tree of arrays. Accepted: a mapping, sequence or model. "
-                "Hint: pass {tag: array}, or call histogram()."
-            )
-            raise ArgumentError(msg)
-        if tag in found:
-            msg = f"two leaves have the tag {tag!r}. Accepted: distinct tags. Hint: rename one of the keys."
-            raise ArgumentError(msg)
+    for tag, leaf in tree.named_leaves(values).items():
         if isinstance(leaf, Histogram):
             found[tag] = leaf
         else:

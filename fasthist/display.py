@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +17,20 @@ class RawHistogram(TypedDict):
 
     min: float
     max: float
-    num: int
+    num: float
     sum: float
     sum_squares: float
     bucket_limits: NDArray[np.float64]
     bucket_counts: NDArray[np.float64]
 
 
+_NO_COUNT = np.zeros(1)
 _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def written_buckets(
-    edges: NDArray[np.float64], counts: NDArray[np.uint64], max_buckets: int | None = None
+    edges: NDArray[np.float64], counts: NDArray[Any], max_buckets: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Choose the buckets to be written: none of zero width, no two empty ones side by side.
 
@@ -37,7 +38,7 @@ def written_buckets(
     ----------
     edges : float64[n + 1]
         From the smallest to the largest finite value; the last bucket may have no width.
-    counts : uint64[n]
+    counts : uint64[n] or float64[n]
     max_buckets : int, optional
         Merge equally many neighbours so that no more than this many are left.
 
@@ -53,8 +54,7 @@ def written_buckets(
     ArgumentError
         `max_buckets` is less than 1.
     """
-    if max_buckets is not None:
-        check_limit(max_buckets)
+    check_limit(max_buckets)
     low, high = float(edges[0]), float(edges[-1])
     if low == high:
         room = max(abs(low) * 2.0**-20, 2.0**-100)
@@ -81,22 +81,55 @@ def written_buckets(
         # Counted from the right, so that the last edge stays.
         right = right[::-1][::group][::-1]
         reached = np.cumsum(counts)[right]
-        written = np.diff(reached, prepend=np.uint64(0)).astype(np.float64)
+        written = np.diff(reached, prepend=reached.dtype.type(0)).astype(np.float64)
     drawn = np.empty(right.size + 1)
     drawn[0] = low
     drawn[1:] = edges[right + 1]
     return drawn, written
 
 
-def check_limit(max_buckets: int) -> int:
-    """Give a number of buckets back, if something can be written in so many.
+def raw_histogram(
+    edges: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    num: float,
+    sums: tuple[float | None, float | None],
+) -> RawHistogram:
+    """Put what is written in the form of ``add_histogram_raw``.
+
+    Parameters
+    ----------
+    edges : float64[k + 1]
+    counts : float64[k]
+    num : int or float
+    sums : (float or None, float or None)
+        Of the values, and of their squares; an unknown one is written as NaN.
+
+    Returns
+    -------
+    dict
+        The first limit is the first edge, with count 0.
+    """
+    total, squares = (math.nan if one is None else one for one in sums)
+    return RawHistogram(
+        min=float(edges[0]),
+        max=float(edges[-1]),
+        num=num,
+        sum=total,
+        sum_squares=squares,
+        bucket_limits=edges,
+        bucket_counts=np.concatenate((_NO_COUNT, counts)),
+    )
+
+
+def check_limit(max_buckets: int | None) -> int | None:
+    """Give a largest number of buckets back, if something can be written in so many.
 
     Raises
     ------
     ArgumentError
         It is less than 1.
     """
-    if max_buckets < 1:
+    if max_buckets is not None and max_buckets < 1:
         msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
         raise ArgumentError(msg)
     return max_buckets
@@ -142,25 +175,25 @@ def survives_float32(edges: NDArray[np.float64]) -> bool:
 
 def cut(
     edges: NDArray[np.float64],
-    counts: NDArray[np.uint64],
+    counts: NDArray[Any],
     outside: tuple[int, int],
-    ends: tuple[float, float],
-) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    ends: tuple[float | None, float | None],
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Cut buckets to the values in them.
 
     Parameters
     ----------
     edges : float64[n + 1]
-    counts : uint64[n]
+    counts : uint64[n] or float64[n]
     outside : (int, int)
         Values below the first and above the last edge, which get buckets of their own.
-    ends : (float, float)
-        The smallest and the largest value, which become the outer edges.
+    ends : (float or None, float or None)
+        The smallest and the largest value, which become the outer edges; where one is unknown the edge stays.
 
     Returns
     -------
     edges : float64[k + 1]
-    counts : uint64[k]
+    counts : uint64[k] or float64[k]
         The first and the last not 0.
     """
     if any(outside):
@@ -170,5 +203,7 @@ def cut(
     occupied = counts != 0
     first, last = int(occupied.argmax()), occupied.size - 1 - int(occupied[::-1].argmax())
     span = edges[first : last + 2].copy()
-    span[0], span[-1] = ends
+    low, high = ends
+    span[0] = span[0] if low is None else low
+    span[-1] = span[-1] if high is None else high
     return span, counts[first : last + 1]

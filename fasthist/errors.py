@@ -32,6 +32,34 @@ class CheckpointError(FasthistError, ValueError):
     """A checkpoint file that cannot be read."""
 
 
+class MessageError(FasthistError, ValueError):
+    """Bytes that are no message, or a message that contradicts itself; the text says what is wrong."""
+
+
+class EventFileError(FasthistError, ValueError):
+    """A record of an event file that is damaged.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    offset : int
+        Where the record begins in it, in bytes.
+    problem : str
+        What is wrong.
+    """
+
+    def __init__(self, path: str, offset: int, problem: str) -> None:
+        super().__init__(path, offset, problem)  # what a pickle of it is made from
+        self.path, self.offset, self.problem = path, offset, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}, byte {self.offset}: {self.problem}. Accepted: records as they were written. "
+            "Hint: pass skip_corrupt=True to pass over such records, or copy the file again."
+        )
+
+
 class WriteError(FasthistError, OSError):
     """An event file that could not be written; what it should hold is still held."""
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist import quantiles
+from fasthist import display, quantiles
 from fasthist.buckets import Buckets, tensorflow_buckets
-from fasthist.display import RawHistogram, check_limit, contiguous, cut, written_buckets
+from fasthist.display import RawHistogram
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
 from fasthist.merging import FLOAT_SUM, MAX, MIN, SUM
@@ -24,8 +24,6 @@ EXPONENTS = range(-127, 129)
 
 CastFormat = Literal["float16", "float8_e4m3fn", "float8_e5m2"]
 
-_NO_COUNT = np.zeros(1)
-
 _SHOWN = ["zero_count", "nan_count", "posinf_count", "neginf_count", "below_count", "above_count"]
 
 Outline = Rows | Callable[[], Rows] | None
@@ -35,31 +33,33 @@ Outline = Rows | Callable[[], Rows] | None
 class Histogram:
     """What one pass over a tensor leaves: bucket counts, exact extremes and moments, special values.
 
-    Made by `fasthist.histogram`; frozen. Histograms over the same buckets add up with ``+`` and ``sum(...)``: all counts
-    of the sum are those of the concatenated data, exactly.
+    Made by `fasthist.histogram`, or read from a file; frozen. Histograms over the same buckets add up with ``+`` and
+    ``sum(...)``: all counts of the sum are those of the concatenated data, exactly. What a file does not tell is None,
+    and what follows from it too.
 
     Attributes
     ----------
     buckets : Buckets
         Edges of the buckets. `counts` belongs to them.
-    counts : uint64[n]
-        Finite values in each bucket; ``counts.sum() + below_count + above_count == num``.
+    counts : uint64[n] or float64[n]
+        Finite values in each bucket; ``counts.sum() + below_count + above_count == num``. float64 only where a file
+        holds counts that are not whole, or beyond 2**53.
     below_count, above_count : int
         Finite values below the first and above the last edge.
     num : int
-        Finite values.
+        Finite values; a float where `counts` are.
     min, max : float or None
         Smallest and largest finite value, exact; None if there is none. Integers beyond 2**53 are rounded as
         they are for counting: down for TensorFlow's buckets, to the nearest float64 for others.
-    sum, sum_squares : float
+    sum, sum_squares : float or None
         Sums over the finite values, added up in float64 (see Notes). `sum` is None where two histograms are merged
         whose sums are infinite and of opposite sign.
-    zero_count, nan_count, posinf_count, neginf_count : int
+    zero_count, nan_count, posinf_count, neginf_count : int or None
         Values equal to zero (counted in `num` too), and values counted nowhere else.
-    exponent_counts : uint64[256]
+    exponent_counts : uint64[256] or None
         Non-zero finite values by binary exponent: element ``e + 127`` counts ``2**e <= |x| < 2**(e + 1)``;
         the first also everything smaller (float32's subnormals), the last everything larger.
-    cast_losses : uint64[3, 2]
+    cast_losses : uint64[3, 2] or None
         For each of ``fasthist.dtypes.CAST_FORMATS``, the non-zero values that a cast would turn into zero, and
         into an infinity or NaN. Read it through `underflow` and `overflow`.
     outlined : float64[k, 3], callable or None
@@ -76,25 +76,26 @@ class Histogram:
     """
 
     buckets: Buckets
-    counts: NDArray[np.uint64] = field(metadata=SUM)
+    counts: NDArray[Any] = field(metadata=SUM)
     below_count: int = field(metadata=SUM)
     above_count: int = field(metadata=SUM)
-    num: int = field(metadata=SUM)
+    num: float = field(metadata=SUM)
     min: float | None = field(metadata=MIN)
     max: float | None = field(metadata=MAX)
     sum: float | None = field(metadata=FLOAT_SUM)
-    sum_squares: float = field(metadata=SUM)
-    zero_count: int = field(metadata=SUM)
-    nan_count: int = field(metadata=SUM)
-    posinf_count: int = field(metadata=SUM)
-    neginf_count: int = field(metadata=SUM)
-    exponent_counts: NDArray[np.uint64] = field(metadata=SUM)
-    cast_losses: NDArray[np.uint64] = field(metadata=SUM)
+    sum_squares: float | None = field(metadata=SUM)
+    zero_count: int | None = field(metadata=SUM)
+    nan_count: int | None = field(metadata=SUM)
+    posinf_count: int | None = field(metadata=SUM)
+    neginf_count: int | None = field(metadata=SUM)
+    exponent_counts: NDArray[np.uint64] | None = field(metadata=SUM)
+    cast_losses: NDArray[np.uint64] | None = field(metadata=SUM)
     outlined: Outline = None
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses):
-            array.setflags(write=False)
+            if array is not None:
+                array.setflags(write=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor, which freezes the arrays of a copy too.
@@ -136,6 +137,9 @@ class Histogram:
             for part in fields(self)
             if part.metadata
         }
+        for name in ("min", "max"):  # `merge` takes None for that of no values
+            if any(one.num and getattr(one, name) is None for one in (self, other)):
+                merged[name] = None
         if self.buckets.name == other.buckets.name == "auto":
             parts = self._parts() + other._parts()
             rows = merge_outlines(parts) if parts else None
@@ -202,19 +206,19 @@ class Histogram:
         ``1e-15 * sum_squares / num``, so the relative error of `std` is about ``1e-15 * (mean / std) ** 2``; below
         that error the result is 0.
         """
-        mean = self.mean
-        if mean is None or self.min is None or self.max is None:
-            return None
-        if self.min == self.max:
+        mean, squares = self.mean, self.sum_squares
+        if self.min == self.max and self.min is not None:
             return 0.0
-        if not math.isfinite(self.sum_squares):
+        if mean is None or squares is None:
+            return None
+        if not math.isfinite(squares):
             return math.inf
-        return math.sqrt(max(0.0, self.sum_squares / self.num - mean * mean))
+        return math.sqrt(max(0.0, squares / self.num - mean * mean))
 
     @property
-    def l2_norm(self) -> float:
+    def l2_norm(self) -> float | None:
         """Square root of `sum_squares`; 0 for no values."""
-        return math.sqrt(self.sum_squares)
+        return None if self.sum_squares is None else math.sqrt(self.sum_squares)
 
     def underflow(self, format: CastFormat) -> float | None:
         """Share of the non-zero values that a cast to `format` would turn into zero.
@@ -227,7 +231,7 @@ class Histogram:
         Returns
         -------
         float or None
-            Exact, 0 to 1; None if there is no non-zero value.
+            Exact, 0 to 1; None if there is no non-zero value, or for a histogram from a file.
 
         Raises
         ------
@@ -247,6 +251,8 @@ class Histogram:
         if format not in CAST_FORMATS:
             msg = f"format {format!r} has no cast counts. Accepted: {', '.join(CAST_FORMATS)}."
             raise ArgumentError(msg)
+        if self.cast_losses is None or self.zero_count is None:
+            return None
         nonzero = self.num - self.zero_count
         lost = int(self.cast_losses[CAST_FORMATS.index(format), column])
         return lost / nonzero if nonzero else None
@@ -300,23 +306,27 @@ class Histogram:
         if math.isnan(x):
             msg = "x is NaN, which has no order. Accepted: any other number."
             raise ArgumentError(msg)
-        if self.min is None or self.max is None:
+        if not self.num:
             return None
-        if not self.min <= x < self.max:
-            return float(x >= self.max)
-        return quantiles.count_up_to(x, *self._span()) / self.num
+        edges, counts = self._span()
+        low = edges[0] if self.min is None else self.min
+        high = edges[-1] if self.max is None else self.max
+        if not low <= x < high:
+            return float(x >= high)
+        return quantiles.count_up_to(x, edges, counts) / self.num
 
-    def to_numpy(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def to_numpy(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Give what `numpy.histogram` gives.
 
         Returns
         -------
         counts : int64[n]
-            A copy.
+            A copy; float64[n] where `counts` is.
         edges : float64[n + 1]
             Read-only, no copy.
         """
-        return self.counts.astype(np.int64), self.buckets.edges
+        dtype = np.int64 if self.counts.dtype.kind == "u" else np.float64
+        return self.counts.astype(dtype), self.buckets.edges
 
     def to_raw(self, max_buckets: int | None = None) -> RawHistogram:
         """Give the keyword arguments of ``add_histogram_raw``: TensorBoard's ``HistogramProto``.
@@ -345,28 +355,20 @@ class Histogram:
         put between those written, or else the page turns its axis round. Values outside explicit edges get a bucket
         of their own, up to the first edge or from the last one.
         """
-        if self.min is None or self.max is None:
+        if not self.num:
             msg = (
                 "a histogram of no finite value cannot be written. "
                 "Hint: check `num` first; NaN and infinities are in `nan_count`, `posinf_count`, `neginf_count`."
             )
             raise BucketsError(msg)
         if self.outline is not None:
-            edges, counts = contiguous(self.to_rows(max_buckets))
+            edges, counts = display.contiguous(self.to_rows(max_buckets))
             if max_buckets is not None and counts.size > max_buckets:
                 # The gaps between the rows are too many: there is one less of them.
-                edges, counts = contiguous(self.to_rows((max_buckets + 1) // 2))
+                edges, counts = display.contiguous(self.to_rows((max_buckets + 1) // 2))
         else:
-            edges, counts = written_buckets(*self._span(), max_buckets)
-        return RawHistogram(
-            min=float(edges[0]),
-            max=float(edges[-1]),
-            num=self.num,
-            sum=math.nan if self.sum is None else self.sum,
-            sum_squares=self.sum_squares,
-            bucket_limits=edges,
-            bucket_counts=np.concatenate((_NO_COUNT, counts)),
-        )
+            edges, counts = display.written_buckets(*self._span(), max_buckets)
+        return display.raw_histogram(edges, counts, self.num, (self.sum, self.sum_squares))
 
     def to_rows(self, max_buckets: int | None = None) -> NDArray[np.float64]:
         """Give the rows of the histograms plugin's tensor.
@@ -385,16 +387,13 @@ class Histogram:
         if not self.num:
             return np.empty((0, 3))
         if self.outline is not None:
-            limit = None if max_buckets is None else check_limit(max_buckets)
-            return merge_outlines(self._parts(), limit)
-        edges, counts = written_buckets(*self._span(), max_buckets)
+            return merge_outlines(self._parts(), display.check_limit(max_buckets))
+        edges, counts = display.written_buckets(*self._span(), max_buckets)
         return np.column_stack((edges[:-1], edges[1:], counts))
 
     def _span(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Give the buckets, or the rows, from `min` to `max`: edges[k + 1], counts[k]."""
-        assert self.min is not None
-        assert self.max is not None
         if self.outline is not None:
-            return contiguous(self.outline)
+            return display.contiguous(self.outline)
         outside = (self.below_count, self.above_count)
-        return cut(self.buckets.edges, self.counts, outside, (self.min, self.max))
+        return display.cut(self.buckets.edges, self.counts, outside, (self.min, self.max))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
+from typing import Any
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
 
 
 def _extreme(
@@ -24,7 +28,7 @@ def _total(a: float | None, b: float | None) -> float | None:
     return a + b
 
 
-SUM = {"merge": operator.add}
+SUM = {"merge": _sum}
 FLOAT_SUM = {"merge": _total}
 MIN = {"merge": _extreme(min)}
 MAX = {"merge": _extreme(max)}

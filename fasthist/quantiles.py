@@ -19,7 +19,7 @@ def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> f
     edges : float64[n + 1]
         From the smallest to the largest value.
     counts : uint64[n] or float64[n]
-        Whole numbers.
+        The last is not 0.
 
     Returns
     -------
@@ -29,7 +29,8 @@ def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> f
     if rank == 0:
         return float(edges[0])
     reached = np.cumsum(counts)
-    i = int(np.searchsorted(reached, rank, side="left"))
+    # Counts that are not whole may add up to less than `rank`, by a rounding.
+    i = min(int(np.searchsorted(reached, rank, side="left")), counts.size - 1)
     part = float((rank - (reached[i] - counts[i])) / counts[i])
     left, right = float(edges[i]), float(edges[i + 1])
     if part >= 1:
@@ -60,4 +61,4 @@ def count_up_to(x: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> f
     part = (
         (x - left) / width if math.isfinite(width) else (x / 2 - left / 2) / (right / 2 - left / 2)
     )
-    return int(counts[:i].sum()) + part * int(counts[i])
+    return float(counts[:i].sum().item() + part * counts[i].item())

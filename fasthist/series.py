@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _STATISTICS: dict[str, Statistic] = {
     "mean": lambda h: h.mean,
     "std": lambda h: h.std,
     "l2_norm": lambda h: h.l2_norm,
-    "zero_fraction": lambda h: h.zero_count / h.num,
+    "zero_fraction": lambda h: None if h.zero_count is None else h.zero_count / h.num,
     "min": lambda h: h.min,
     "max": lambda h: h.max,
 }
@@ -133,3 +133,33 @@ def values_of(
         if (count := getattr(histogram, name))
     ]
     return values
+
+
+class WrittenStep(NamedTuple):
+    """What one call writes: histograms of one step, encoded later."""
+
+    histograms: dict[str, Histogram]
+    statistics: dict[str, Statistic]
+    max_buckets: int | None
+    wall_time: float
+    step: int
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes: counts, and some 8 KiB of outline, exponents and losses for each."""
+        return sum(histogram.counts.nbytes + 8192 for histogram in self.histograms.values())
+
+    def says_something(self) -> bool:
+        """Whether there is anything to write: not if all arrays were empty."""
+        return any(
+            h.num or any(getattr(h, name) for name in _SPECIALS) for h in self.histograms.values()
+        )
+
+    def encode(self) -> bytes:
+        """Give the event."""
+        values = [
+            value
+            for tag, histogram in self.histograms.items()
+            for value in values_of(tag, histogram, self.statistics, self.max_buckets)
+        ]
+        return messages.summary_event(values, self.wall_time, self.step)

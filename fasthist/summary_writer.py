@@ -3,17 +3,18 @@
 Guarantees:
 
 - Values are counted before the call returns; the writer keeps no reference to them.
+- What is left is done in a thread of the writer's own: encoding, checksums and files.
 - All values of one call are in one event.
 - NaN and infinities never reach a bucket: they are counted, and written as scalars beside the histogram.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -21,12 +22,18 @@ from typing import Any, NoReturn, Self
 from numpy.typing import ArrayLike
 
 from fasthist import compute
-from fasthist.arguments import as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.arguments import as_extremes, as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.display import check_limit
 from fasthist.errors import ArgumentError, WriteError
 from fasthist.events import messages
-from fasthist.events.writer import EventFileWriter
+from fasthist.events.foreign import ForeignWriter
+from fasthist.events.record import OVERHEAD
+from fasthist.events.restart import restart_events
+from fasthist.events.writer import QUEUE_BYTES, EventFileWriter, WhenFull
 from fasthist.hist import Histogram
-from fasthist.series import parse_statistics, values_of
+from fasthist.series import WrittenStep, parse_statistics
+from fasthist.thinning import SizeWarning, Thinning, last_events
+from fasthist.tree import named_leaves
 
 
 class SummaryWriter:
@@ -35,34 +42,52 @@ class SummaryWriter:
     Parameters
     ----------
     log_dir : str or os.PathLike, optional
-        A local directory, made when the first event arrives. Default:
-        ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
+        A directory, made when the first event arrives; or a URL that fsspec knows, such as ``s3://bucket/runs/a``
+        (extra ``fasthist[fsspec]``). Default: ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
     comment : str
         Ends the default directory's name; of no effect beside `log_dir`.
     purge_step : int, optional
-        Tell TensorBoard that the run begins anew at this step, and to forget what earlier files hold from there
-        on. Written at once. (Its Python loader does so from the second such note on; its fast loader needs none.)
+        The run begins anew at this step: both of TensorBoard's loaders forget what earlier files hold from there on.
+        Written at once.
     max_queue : int
-        Events held in memory before they go to the file.
+        Events that may be held encoded; one more, and the thread takes all of them to the file.
     flush_secs : float
-        Seconds after which the next event takes all that is held to the file.
+        Seconds after which the thread takes what is held to the file.
     filename_suffix : str
         Ends the name of every event file.
     logdir : str or os.PathLike, optional
         Another spelling of `log_dir`.
+    every : int
+        Write histograms of a tag's first step, then of those at least so many steps further than the last one written.
+        What is left out is not counted either. TensorBoard keeps 100 steps of a tag, and draws 51.
+    keep_last : bool
+        With `every`, write the last step of each tag too, when the writer is closed. All steps are then counted.
+    max_file_bytes : int, optional
+        Begin a new file after so many bytes. Default: never, and after 16 MiB where `log_dir` is a URL.
+    queue_bytes : int
+        Memory for histograms that are not in the file yet.
+    when_full : {"wait", "drop_oldest"}
+        What a call does when there is no room: wait for the disk, or drop what is oldest; the number of dropped calls is
+        then written as a scalar ``fasthist/dropped_events``.
+    writer : torch or tensorboardX SummaryWriter, or any with ``add_event``, optional
+        Hand all events to it, instead of to a file of our own: for tools that watch these classes, such as W&B's
+        ``sync_tensorboard`` and ClearML. It stays open.
 
     Raises
     ------
     ArgumentError
-        Both `log_dir` and `logdir` are given, or the directory is a URL, or `purge_step` is no step.
+        Both `log_dir` and `logdir` are given, or another argument is not as above.
+    MissingPackageError
+        `log_dir` is a URL, or `writer` is given, and a package for it is not installed.
     WriteError
         With `purge_step`: the file cannot be made.
 
     Notes
     -----
-    Safe to call from several threads and after a fork; `fasthist.events.writer.EventFileWriter` tells what is
-    written when. `log_dir` is an attribute too. Use one writer for a directory: TensorBoard shows one event of a
-    tag and step.
+    Safe to call from several threads and after a fork; a forked or spawned process that uses the writer has a file of its
+    own. `fasthist.events.writer.EventFileWriter` tells what is written when, and that an error in the thread is raised by
+    the next call: what it tells of is still held. `log_dir` is an attribute too. Use one writer for a directory:
+    TensorBoard shows one event of a tag and step.
 
     Examples
     --------
@@ -80,24 +105,53 @@ class SummaryWriter:
         filename_suffix: str = "",
         *,
         logdir: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        keep_last: bool = False,
+        max_file_bytes: int | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        when_full: WhenFull = "wait",
+        writer: Any = None,
     ) -> None:
         if log_dir and logdir:
             msg = f"log_dir={log_dir!r} and logdir={logdir!r} mean the same. Accepted: one of them."
             raise ArgumentError(msg)
         chosen = log_dir or logdir
-        if not chosen:
-            chosen = Path("runs", f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}{comment}")
-        self.log_dir = os.fsdecode(chosen)
-        self._events = EventFileWriter(
-            chosen, max_queue=max_queue, flush_secs=flush_secs, filename_suffix=filename_suffix
-        )
+        if writer is not None and chosen:
+            msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
+            raise ArgumentError(msg)
+        self._thinning: Thinning = Thinning(every, keep_last=keep_last)
+        self._size_warning = SizeWarning()
+        self._events: EventFileWriter | ForeignWriter
+        if writer is not None:
+            self._events = ForeignWriter(writer)
+            self.log_dir = self._events.log_dir
+        else:
+            if not chosen:
+                now = f"{datetime.now():%b%d_%H-%M-%S}"
+                chosen = Path("runs", f"{now}_{socket.gethostname()}{comment}")
+            self.log_dir = os.fsdecode(chosen)
+            self._events = EventFileWriter(
+                chosen,
+                max_queue=max_queue,
+                flush_secs=flush_secs,
+                filename_suffix=filename_suffix,
+                queue_bytes=queue_bytes,
+                when_full=when_full,
+                max_file_bytes=max_file_bytes,
+                last_events=functools.partial(last_events, self._thinning),
+            )
         if purge_step is not None:
-            try:
-                for event in messages.purge_events(time.time(), as_step(purge_step)):
-                    self._events.add_event(event)
-            except WriteError:
+            self._purge(as_step(purge_step))
+
+    def _purge(self, step: int) -> None:
+        for event in restart_events(self.log_dir, step):
+            self._events.add_event(event)
+        try:
+            self._events.flush()
+        except WriteError:
+            if isinstance(self._events, EventFileWriter):
                 self._events.discard()  # nobody gets this writer, so nobody can flush it again
-                raise
+            raise
 
     def get_logdir(self) -> str:
         """Give `log_dir`."""
@@ -154,15 +208,25 @@ class SummaryWriter:
         """
         messages.check_tag(tag)
         statistics = parse_statistics(stats)
-        if not isinstance(values, Histogram):
-            values = compute.histogram(values, buckets=bins, name=tag)
-        elif not isinstance(bins, str) or bins != "auto":
+        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        if max_bins is not None:
+            check_limit(max_bins)
+        if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
                 "Hint: leave bins out, or pass the array itself."
             )
             raise ArgumentError(msg)
-        self._add(values_of(tag, values, statistics, max_bins), global_step, walltime)
+        due = self._thinning.is_due(tag, step)
+        if not due and not self._thinning.keeps_last:
+            return
+        if not isinstance(values, Histogram):
+            values = compute.histogram(values, buckets=bins, name=tag)
+        written = WrittenStep({tag: values}, statistics, max_bins, wall_time, step)
+        if due:
+            self._add_histograms(written)
+        else:
+            self._thinning.skip(tag, written)
 
     def add_histograms(
         self,
@@ -196,13 +260,50 @@ class SummaryWriter:
         ...     writer.add_histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}, global_step=1)
         """
         statistics = parse_statistics(stats)
+        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        late: set[str] = set()
+        if self._thinning.every > 1:
+            tree = named_leaves(tree)
+            late = {tag for tag in tree if not self._thinning.is_due(tag, step)}
+            if not self._thinning.keeps_last:
+                tree = {tag: leaf for tag, leaf in tree.items() if tag not in late}
         found = compute.histograms(tree)
-        values = [
-            value
-            for tag, histogram in found.items()
-            for value in values_of(tag, histogram, statistics)
-        ]
-        self._add(values, global_step, walltime)
+        for tag in found:
+            messages.check_tag(tag)
+        for tag in late & found.keys():
+            one = {tag: found.pop(tag)}
+            self._thinning.skip(tag, WrittenStep(one, statistics, None, wall_time, step))
+        if found:
+            self._add_histograms(WrittenStep(found, statistics, None, wall_time, step))
+
+    def estimate_size(
+        self, tree: Any, steps: int, *, stats: bool | Iterable[str | float] = False
+    ) -> int:
+        """Say how many bytes it takes to log a tree at so many steps, counting it once and writing nothing.
+
+        Parameters
+        ----------
+        tree, stats
+            As in `add_histograms`.
+        steps : int
+            Steps from the first to the last, of which `every` is taken account of.
+
+        Returns
+        -------
+        int
+            Histograms of other steps may take somewhat more or less.
+
+        Examples
+        --------
+        >>> writer = SummaryWriter("runs/a", every=100)
+        >>> writer.estimate_size({"weight": [0.1, 0.2]}, steps=100_000) < 1_000_000
+        True
+        """
+        found = compute.histograms(tree)
+        event = WrittenStep(
+            found, parse_statistics(stats), None, time.time(), max(steps - 1, 0)
+        ).encode()
+        return (len(event) + OVERHEAD) * -(-steps // self._thinning.every)
 
     def add_histogram_raw(
         self,
@@ -248,16 +349,9 @@ class SummaryWriter:
         num = as_number(tag, "num", num)
         if num == 0:
             return
+        wall_time, step = as_wall_time(walltime), as_step(global_step)
         limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts)
-        low, high = as_number(tag, "min", min), as_number(tag, "max", max)
-        # not <=: NaN fails as well
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high and 0 < num < math.inf):
-            msg = (
-                f"histogram {tag!r}: min={low!r}, max={high!r}, num={num!r}. "
-                "Accepted: finite min <= max, and a finite num that is not negative. "
-                "Hint: leave NaN and infinities out of them; add_histogram does so."
-            )
-            raise ArgumentError(msg)
+        low, high = as_extremes(tag, min, max, num)
         value = messages.histogram_value(
             tag,
             min=low,
@@ -268,7 +362,8 @@ class SummaryWriter:
             bucket_limits=limits,
             bucket_counts=counts,
         )
-        self._add([value], global_step, walltime)
+        if self._thinning.is_due(tag, step):
+            self._add(messages.summary_event([value], wall_time, step), step)
 
     def add_scalar(
         self,
@@ -307,17 +402,23 @@ class SummaryWriter:
             value = messages.scalar_tensor_value(tag, number, double=double_precision)
         else:
             value = messages.scalar_value(tag, number)
-        self._add([value], global_step, walltime)
+        step = as_step(global_step)
+        self._add(messages.summary_event([value], as_wall_time(walltime), step), step)
 
-    def flush(self) -> None:
+    def flush(self, *, fsync: bool = False) -> None:
         """Bring everything added so far to the file, where TensorBoard can read it.
+
+        Parameters
+        ----------
+        fsync : bool
+            Wait until the disk has it as well, so that it survives a loss of power.
 
         Raises
         ------
         WriteError
             Not all could be written; the rest is held for the next attempt.
         """
-        self._events.flush()
+        self._events.flush(fsync=fsync)
 
     def close(self) -> None:
         """Flush and close the file; what is added later goes to a new one.
@@ -344,8 +445,12 @@ class SummaryWriter:
             )
         raise AttributeError(msg)
 
-    def _add(self, values: list[bytes], global_step: Any, walltime: Any) -> None:
-        step = None if global_step is None else as_step(global_step)
-        event = messages.summary_event(values, as_wall_time(walltime), step)
-        if values:
-            self._events.add_event(event)
+    def _add_histograms(self, written: WrittenStep) -> None:
+        if written.says_something():
+            self._add(written.encode, written.step, written.nbytes)
+
+    def _add(
+        self, event: bytes | Callable[[], bytes], step: int, nbytes: int | None = None
+    ) -> None:
+        self._events.add_event(event, step=step, nbytes=nbytes)
+        self._size_warning.check(self._events.nbytes, self.log_dir)

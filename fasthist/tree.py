@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
 from fasthist.intake import Bits
 
@@ -38,6 +39,29 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, part in parts:
         yield from leaves(part, f"{tag}/{key}" if tag else str(key))
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Give every leaf of a tree by its tag, in the order of the tree.
+
+    Raises
+    ------
+    ArgumentError
+        Two leaves have the same tag, or the tree itself is an array.
+    """
+    found: dict[str, Any] = {}
+    for tag, leaf in leaves(tree):
+        if not tag:
+            msg = (
+                f"{type(leaf).__name__} is an array, not a tree of arrays. Accepted: a mapping, sequence or model. "
+                "Hint: pass {tag: array}, or call histogram()."
+            )
+            raise ArgumentError(msg)
+        if tag in found:
+            msg = f"two leaves have the tag {tag!r}. Accepted: distinct tags. Hint: rename one of the keys."
+            raise ArgumentError(msg)
+        found[tag] = leaf
+    return found
 
 
 def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:

@@ -49,20 +49,38 @@ ORDER = (
     # how does it go out?
     "events.wire",
     "events.record",
+    "events.fields",
     "events.messages",
+    "events.files",
+    "events.remote",
+    "events.endings",
+    "events.background",
     "events.writer",
+    "events.foreign",
+    "events.parsing",
+    "events.restoring",
+    "events.recordfile",
+    "events.reader",
+    "events.restart",
     "events",
     # what do you do with it?
     "arguments",
     "series",
+    "thinning",
     "summary_writer",
     "demo",
     "cli",
 )
 BYTES_ONLY = {"events.wire", "events.record"}
-NEVER_COUNTS = {"events.wire", "events.record", "events.messages", "events.writer"}
+NEVER_COUNTS = {
+    f"events.{name}"
+    for name in (
+        "wire", "record", "fields", "messages", "files", "remote", "endings", "background", "writer", "foreign",
+    )
+}  # fmt: skip
 HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
+    "fsspec", "google.protobuf",
 }  # fmt: skip
 MAY_IMPORT_AT_TOP = {f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch")}
 

@@ -80,7 +80,8 @@ def test_first_event():
 
 
 def test_purge_events():
-    version, start = messages.purge_events(1.5, 7)
+    version, start, again = messages.purge_events(1.5, 7)
+    assert again == start
     assert version == Event(wall_time=1.5, step=7, file_version="brain.Event:2").SerializeToString()
     expected = Event(wall_time=1.5, step=7, session_log=SessionLog(status=SessionLog.START))
     assert start == expected.SerializeToString()

@@ -1,4 +1,4 @@
-"""The messages inside an event file. All their field numbers live here, and nowhere else.
+"""The messages inside an event file, encoded.
 
 Functions take plain numbers and arrays and give encoded bytes: the ``*_value`` functions a
 ``Summary.Value``, the ``*_event`` functions an ``Event`` ready for `fasthist.events.record.frame`. The bytes
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.errors import ArgumentError
+from fasthist.events import fields
 from fasthist.events.wire import (
     delimited,
     double_field,
@@ -32,61 +33,20 @@ FILE_VERSION = b"brain.Event:2"
 WRITER = b"fasthist"
 """``SourceMetadata.writer`` of every file."""
 
-_EVENT_WALL_TIME = 1
-_EVENT_STEP = 2
-_EVENT_FILE_VERSION = 3
-_EVENT_SUMMARY = 5
-_EVENT_SESSION_LOG = 7
-_EVENT_SOURCE_METADATA = 10
-
-_SOURCE_WRITER = 1
-
-_SESSION_STATUS = 1
-_SESSION_START = 1
-
-_SUMMARY_VALUE = 1
-
-_VALUE_TAG = 1
-_VALUE_SIMPLE = 2
-_VALUE_HISTO = 5
-_VALUE_TENSOR = 8
-_VALUE_METADATA = 9
-
-_HISTO_MIN = 1
-_HISTO_MAX = 2
-_HISTO_NUM = 3
-_HISTO_SUM = 4
-_HISTO_SUM_SQUARES = 5
-_HISTO_LIMITS = 6
-_HISTO_COUNTS = 7
-
-_METADATA_PLUGIN_DATA = 1
-_PLUGIN_NAME = 1
-
-_TENSOR_DTYPE = 1
-_TENSOR_SHAPE = 2
-_TENSOR_CONTENT = 4
-_TENSOR_FLOATS = 5
-_TENSOR_DOUBLES = 6
-_DT_FLOAT = 1
-_DT_DOUBLE = 2
-
-_SHAPE_DIM = 2
-_DIM_SIZE = 1
-
 
 def _plugin(name: bytes) -> bytes:
     return delimited(
-        _VALUE_METADATA, delimited(_METADATA_PLUGIN_DATA, delimited(_PLUGIN_NAME, name))
+        fields.VALUE_METADATA,
+        delimited(fields.METADATA_PLUGIN_DATA, delimited(fields.PLUGIN_NAME, name)),
     )
 
 
 # Version 0 of both plugins' content encodes to no bytes, so the name is all there is.
 _HISTOGRAMS_METADATA = _plugin(b"histograms")
 _SCALARS_METADATA = _plugin(b"scalars")
-_FLOAT_DTYPE = integer_field(_TENSOR_DTYPE, _DT_FLOAT)
-_DOUBLE_DTYPE = integer_field(_TENSOR_DTYPE, _DT_DOUBLE)
-_THREE_COLUMNS = delimited(_SHAPE_DIM, integer_field(_DIM_SIZE, 3))
+_FLOAT_DTYPE = integer_field(fields.TENSOR_DTYPE, fields.DT_FLOAT)
+_DOUBLE_DTYPE = integer_field(fields.TENSOR_DTYPE, fields.DT_DOUBLE)
+_THREE_COLUMNS = delimited(fields.SHAPE_DIM, integer_field(fields.DIM_SIZE, 3))
 
 
 def first_event(wall_time: float) -> bytes:
@@ -103,9 +63,9 @@ def first_event(wall_time: float) -> bytes:
     """
     return b"".join(
         (
-            double_field(_EVENT_WALL_TIME, wall_time),
-            delimited(_EVENT_FILE_VERSION, FILE_VERSION),
-            delimited(_EVENT_SOURCE_METADATA, delimited(_SOURCE_WRITER, WRITER)),
+            double_field(fields.EVENT_WALL_TIME, wall_time),
+            delimited(fields.EVENT_FILE_VERSION, FILE_VERSION),
+            delimited(fields.EVENT_SOURCE_METADATA, delimited(fields.SOURCE_WRITER, WRITER)),
         )
     )
 
@@ -123,7 +83,7 @@ def purge_events(wall_time: float, step: int) -> list[bytes]:
     Returns
     -------
     list of bytes
-        Two events: the file version again, and ``SessionLog.START``.
+        The file version again, and ``SessionLog.START`` twice.
 
     Raises
     ------
@@ -132,14 +92,15 @@ def purge_events(wall_time: float, step: int) -> list[bytes]:
 
     Notes
     -----
-    Of TensorBoard's loaders only the Python one honours it, and only from the second ``START`` of a run on:
-    tensorboard/backend/event_processing/plugin_event_accumulator.py, ``_MaybePurgeOrphanedData``.
+    Of TensorBoard's loaders only the Python one honours it, and it takes the first ``START`` of a run for the run's
+    beginning, which may be this one: tensorboard/backend/event_processing/plugin_event_accumulator.py,
+    ``_CheckForRestartAndMaybePurge``. The other forgets a tag's steps when an earlier one comes.
     """
     head = _event_head(wall_time, step)
-    return [
-        head + delimited(_EVENT_FILE_VERSION, FILE_VERSION),
-        head + delimited(_EVENT_SESSION_LOG, integer_field(_SESSION_STATUS, _SESSION_START)),
-    ]
+    start = head + delimited(
+        fields.EVENT_SESSION_LOG, integer_field(fields.SESSION_STATUS, fields.SESSION_START)
+    )
+    return [head + delimited(fields.EVENT_FILE_VERSION, FILE_VERSION), start, start]
 
 
 def summary_event(values: Iterable[bytes], wall_time: float, step: int | None) -> bytes:
@@ -163,8 +124,8 @@ def summary_event(values: Iterable[bytes], wall_time: float, step: int | None) -
     ArgumentError
         `step` does not fit.
     """
-    summary = b"".join([delimited(_SUMMARY_VALUE, value) for value in values])
-    return _event_head(wall_time, step or 0) + delimited(_EVENT_SUMMARY, summary)
+    summary = b"".join([delimited(fields.SUMMARY_VALUE, value) for value in values])
+    return _event_head(wall_time, step or 0) + delimited(fields.EVENT_SUMMARY, summary)
 
 
 def scalar_value(tag: str, value: float) -> bytes:
@@ -186,7 +147,7 @@ def scalar_value(tag: str, value: float) -> bytes:
     ArgumentError
         `tag` is no tag.
     """
-    return _tag(tag) + float_member(_VALUE_SIMPLE, value)
+    return _tag(tag) + float_member(fields.VALUE_SIMPLE, value)
 
 
 def scalar_tensor_value(tag: str, value: float, *, double: bool = False) -> bytes:
@@ -211,10 +172,10 @@ def scalar_tensor_value(tag: str, value: float, *, double: bool = False) -> byte
         `tag` is no tag.
     """
     if double:
-        tensor = _DOUBLE_DTYPE + doubles_field(_TENSOR_DOUBLES, np.array([value]))
+        tensor = _DOUBLE_DTYPE + doubles_field(fields.TENSOR_DOUBLES, np.array([value]))
     else:
-        tensor = _FLOAT_DTYPE + floats_field(_TENSOR_FLOATS, [value])
-    return _tag(tag) + delimited(_VALUE_TENSOR, tensor) + _SCALARS_METADATA
+        tensor = _FLOAT_DTYPE + floats_field(fields.TENSOR_FLOATS, [value])
+    return _tag(tag) + delimited(fields.VALUE_TENSOR, tensor) + _SCALARS_METADATA
 
 
 def histogram_value(
@@ -262,16 +223,16 @@ def histogram_value(
     """
     histo = b"".join(
         (
-            double_field(_HISTO_MIN, min),
-            double_field(_HISTO_MAX, max),
-            double_field(_HISTO_NUM, num),
-            double_field(_HISTO_SUM, sum),
-            double_field(_HISTO_SUM_SQUARES, sum_squares),
-            doubles_field(_HISTO_LIMITS, bucket_limits),
-            doubles_field(_HISTO_COUNTS, bucket_counts),
+            double_field(fields.HISTO_MIN, min),
+            double_field(fields.HISTO_MAX, max),
+            double_field(fields.HISTO_NUM, num),
+            double_field(fields.HISTO_SUM, sum),
+            double_field(fields.HISTO_SUM_SQUARES, sum_squares),
+            doubles_field(fields.HISTO_LIMITS, bucket_limits),
+            doubles_field(fields.HISTO_COUNTS, bucket_counts),
         )
     )
-    return _tag(tag) + delimited(_VALUE_HISTO, histo)
+    return _tag(tag) + delimited(fields.VALUE_HISTO, histo)
 
 
 def histogram_tensor_value(tag: str, rows: NDArray[np.float64]) -> bytes:
@@ -303,16 +264,16 @@ def histogram_tensor_value(tag: str, rows: NDArray[np.float64]) -> bytes:
         msg = f"histogram {tag!r}: rows have the shape {rows.shape}. Accepted: (k, 3), for left, right and count."
         raise ArgumentError(msg)
     # A dimension of size 0 is a submessage of no bytes, but it is there.
-    shape = delimited(_SHAPE_DIM, integer_field(_DIM_SIZE, len(rows))) + _THREE_COLUMNS
+    shape = delimited(fields.SHAPE_DIM, integer_field(fields.DIM_SIZE, len(rows))) + _THREE_COLUMNS
     content = raw_doubles(rows)
     tensor = b"".join(
         (
             _DOUBLE_DTYPE,
-            delimited(_TENSOR_SHAPE, shape),
-            delimited(_TENSOR_CONTENT, content) if content else b"",
+            delimited(fields.TENSOR_SHAPE, shape),
+            delimited(fields.TENSOR_CONTENT, content) if content else b"",
         )
     )
-    return _tag(tag) + delimited(_VALUE_TENSOR, tensor) + _HISTOGRAMS_METADATA
+    return _tag(tag) + delimited(fields.VALUE_TENSOR, tensor) + _HISTOGRAMS_METADATA
 
 
 def check_tag(tag: object) -> None:
@@ -335,11 +296,11 @@ def _tag(tag: object) -> bytes:
     except UnicodeEncodeError as error:
         msg = f"tag={tag!r} holds half of a surrogate pair and has no UTF-8 form. Hint: remove that character."
         raise ArgumentError(msg) from error
-    return delimited(_VALUE_TAG, name)
+    return delimited(fields.VALUE_TAG, name)
 
 
 def _event_head(wall_time: float, step: int) -> bytes:
     if not -(1 << 63) <= step < 1 << 63:
         msg = f"step {step} does not fit. Accepted: -2**63 to 2**63 - 1."
         raise ArgumentError(msg)
-    return double_field(_EVENT_WALL_TIME, wall_time) + integer_field(_EVENT_STEP, step)
+    return double_field(fields.EVENT_WALL_TIME, wall_time) + integer_field(fields.EVENT_STEP, step)

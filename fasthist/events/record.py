@@ -9,16 +9,24 @@ Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/lib/hash/crc32c.
 
 from __future__ import annotations
 
+import re
 import struct
 
 import google_crc32c
 
 _MASK_DELTA = 0xA282EAD8
+_read_header = struct.Struct("<QI").unpack_from
 _pack_length = struct.Struct("<Q").pack
 _pack_crc = struct.Struct("<I").pack
 
 OVERHEAD = 16
 """Bytes that `frame` adds."""
+
+HEADER = 12
+"""Bytes before the payload."""
+
+# A length below 2**32, its checksum, and the key of the wall time, with which an event begins.
+_LIKELY = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
 
 
 def frame(payload: bytes) -> bytes:
@@ -63,3 +71,62 @@ def masked_crc(data: bytes) -> int:
     """
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def read_header(data: bytes, at: int) -> int | None:
+    """Give the length of the payload that is announced here.
+
+    Parameters
+    ----------
+    data : bytes
+    at : int
+        Where `HEADER` bytes begin.
+
+    Returns
+    -------
+    int or None
+        None if its checksum is wrong.
+    """
+    length, crc = _read_header(data, at)
+    return length if masked_crc(data[at : at + 8]) == crc else None
+
+
+def unframe(data: bytes, at: int, length: int) -> bytes | None:
+    """Give the payload of a record.
+
+    Parameters
+    ----------
+    data : bytes
+    at : int
+        Where the record begins; all of it is there.
+    length : int
+        From `read_header`.
+
+    Returns
+    -------
+    bytes or None
+        A copy; None if its checksum is wrong.
+    """
+    end = at + HEADER + length
+    payload = data[at + HEADER : end]
+    return payload if data[end : end + 4] == _pack_crc(masked_crc(payload)) else None
+
+
+def find_record(data: bytes, at: int = 0) -> int | None:
+    """Search the next place where the record of an event begins.
+
+    Parameters
+    ----------
+    data : bytes
+    at : int
+        Where to begin.
+
+    Returns
+    -------
+    int or None
+        Where there is a length with the right checksum and an event's first byte behind it.
+    """
+    for likely in _LIKELY.finditer(data, at):
+        if read_header(data, likely.start()) is not None:
+            return likely.start()
+    return None

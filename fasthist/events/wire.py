@@ -1,10 +1,12 @@
-"""Protobuf's wire format, as far as event files need it, encoding only.
+"""Protobuf's wire format, as far as event files need it: encoding, and below it decoding.
 
 Knows bytes and field numbers that it is given, no message. Guarantees:
 
 - What comes out is what protobuf's own serialiser gives for the same field, byte for byte.
 - Functions that may leave a field out say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
-- An array of doubles costs one copy.
+- An array of doubles costs one copy to encode, none to decode.
+- Decoding looks at no byte outside the bounds it is given, and holds nothing but views of them: a damaged length
+  is an error, not an allocation.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -14,16 +16,21 @@ from __future__ import annotations
 import functools
 import math
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, MessageError
 
-_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
+"""Wire types: how a field's value is laid out."""
+
 _ZERO_DOUBLE = bytes(8)
 _pack_double = struct.Struct("<d").pack
 _pack_float = struct.Struct("<f").pack
+_unpack_double = struct.Struct("<d").unpack_from
+_unpack_float = struct.Struct("<f").unpack_from
 
 
 def varint(value: int) -> bytes:
@@ -80,7 +87,7 @@ def integer_field(number: int, value: int) -> bytes:
     -------
     bytes
     """
-    return _key(number, _VARINT) + varint(value) if value else b""
+    return _key(number, VARINT) + varint(value) if value else b""
 
 
 def double_field(number: int, value: float) -> bytes:
@@ -97,7 +104,7 @@ def double_field(number: int, value: float) -> bytes:
     bytes
     """
     packed = _pack_double(value)
-    return _key(number, _FIXED64) + packed if packed != _ZERO_DOUBLE else b""
+    return _key(number, FIXED64) + packed if packed != _ZERO_DOUBLE else b""
 
 
 def float_member(number: int, value: float) -> bytes:
@@ -115,7 +122,7 @@ def float_member(number: int, value: float) -> bytes:
     bytes
         5 of them.
     """
-    return _key(number, _FIXED32) + _float32(value)
+    return _key(number, FIXED32) + _float32(value)
 
 
 def floats_field(number: int, values: list[float]) -> bytes:
@@ -186,7 +193,7 @@ def delimited(number: int, payload: bytes) -> bytes:
     >>> delimited(1, b"ab").hex()
     '0a026162'
     """
-    return b"".join((_key(number, _DELIMITED), varint(len(payload)), payload))
+    return b"".join((_key(number, DELIMITED), varint(len(payload)), payload))
 
 
 @functools.cache  # a dozen keys for each histogram, the same each time
@@ -199,3 +206,144 @@ def _float32(value: float) -> bytes:
         return _pack_float(value)
     except OverflowError:  # C's conversion, which protobuf uses, gives an infinity here
         return _pack_float(math.copysign(math.inf, value))
+
+
+def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Take a message apart into its fields, in the order of the bytes.
+
+    Parameters
+    ----------
+    data : bytes
+    begin, end : int
+        Where the message lies in `data`, and ends.
+
+    Yields
+    ------
+    key : int
+        ``number << 3 | wire type``.
+    at : int
+        Where the value begins, or, of a VARINT, the value itself, as unsigned.
+    stop : int
+        Where the value ends.
+
+    Raises
+    ------
+    MessageError
+        These bytes are no message. Groups, which are no longer written by anything, are refused too.
+
+    Examples
+    --------
+    >>> list(split(delimited(1, b"ab") + integer_field(2, 300), 0, 7))
+    [(10, 2, 4), (16, 300, 7)]
+    """
+    at = begin
+    while at < end:
+        key = data[at]
+        at += 1
+        if key > 0x7F:
+            key, at = read_varint(data, at - 1, end)
+        kind = key & 7
+        if not 8 <= key < 1 << 32:
+            msg = f"a field has the number {key >> 3}"
+            raise MessageError(msg)
+        value = at
+        if kind == DELIMITED:
+            # Most lengths are one byte or two; a look beyond the end is caught below.
+            if at + 1 < end and (first := data[at]) < 0x80:
+                value = at + 1
+                at = value + first
+            elif at + 2 < end and (second := data[at + 1]) < 0x80:
+                value = at + 2
+                at = value + (first & 0x7F | second << 7)
+            else:
+                size, value = read_varint(data, at, end)
+                at = value + size
+        elif kind == FIXED64:
+            at += 8
+        elif kind == VARINT:
+            value, at = read_varint(data, at, end)
+        elif kind == FIXED32:
+            at += 4
+        else:
+            msg = f"field {key >> 3} has the wire type {kind}, which event files do not use"
+            raise MessageError(msg)
+        if at > end:
+            msg = f"field {key >> 3} is longer than the message around it"
+            raise MessageError(msg)
+        yield key, value, at
+
+
+def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Decode an integer.
+
+    Parameters
+    ----------
+    data : bytes
+    at, end : int
+        Where it begins, and where it must have ended.
+
+    Returns
+    -------
+    value : int
+        0 to ``2**64 - 1``.
+    stop : int
+        Where it ends.
+
+    Raises
+    ------
+    MessageError
+        It does not end there, or within ten bytes.
+    """
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (1 << 64) - 1, at
+        shift += 7
+    msg = "an integer has no end"
+    raise MessageError(msg)
+
+
+def signed(value: int) -> int:
+    """Give the int64 that has the bits of this uint64."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def read_double(data: bytes, at: int) -> float:
+    """Decode a double, of which `split` has found 8 bytes."""
+    value: float = _unpack_double(data, at)[0]
+    return value
+
+
+def read_float(data: bytes, at: int) -> float:
+    """Decode a float, of which `split` has found 4 bytes."""
+    value: float = _unpack_float(data, at)[0]
+    return value
+
+
+def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[np.float64 | np.float32]:
+    """Look at packed doubles or floats where they lie.
+
+    Parameters
+    ----------
+    data : bytes
+    at, stop : int
+    dtype : {"<f8", "<f4"}
+
+    Returns
+    -------
+    float64[n] or float32[n]
+        Read-only, seldom aligned; it keeps `data` alive.
+
+    Raises
+    ------
+    MessageError
+        The bytes are no whole number of them.
+    """
+    count, rest = divmod(stop - at, 8 if dtype == "<f8" else 4)
+    if rest:
+        msg = f"{stop - at} bytes are no whole number of values"
+        raise MessageError(msg)
+    return np.frombuffer(data, dtype, count, at) if count else np.empty(0)

@@ -126,8 +126,9 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
     parts = sums.tolist()
     return [
         Look(
-            # Not np.add.reduceat over all: it takes a microsecond for each row even of a tensor with one.
-            rows[i] if j == i + 1 else np.add.reduce(rows[i:j], axis=0),
+            # Not np.add.reduceat over all: it takes a microsecond for each row even of a tensor with one. A copy, or
+            # else a histogram that is kept would keep the rows of all tensors.
+            rows[i].copy() if j == i + 1 else np.add.reduce(rows[i:j], axis=0),
             min(lows[i:j]),
             max(highs[i:j]),
             *add_up(parts[base:end]),

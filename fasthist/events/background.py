@@ -1,0 +1,366 @@
+"""The thread that takes events to a file, and what is shared with it.
+
+Signal handlers and finalizers may use a writer, in the middle of its own methods. So the thread alone touches files, a
+`queue.SimpleQueue` wakes it (its ``put`` may be interrupted by itself), and nobody who waits for it holds a lock that it
+takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from fasthist.errors import WriteError
+from fasthist.events import endings
+from fasthist.events.files import AppendOnly, Folder
+from fasthist.events.messages import first_event, scalar_value, summary_event
+from fasthist.events.record import frame
+
+RETRY_SECS = 1.0
+"""After a failed write, the least time before the thread tries again unasked."""
+
+DROPPED = "fasthist/dropped_events"
+"""Tag of the scalar that tells how many events were dropped so far."""
+
+
+class Entry(NamedTuple):
+    """An event that is not encoded yet."""
+
+    event: bytes | Callable[[], bytes]
+    step: int
+    nbytes: int
+
+
+class _Request(NamedTuple):
+    """What a caller waits for."""
+
+    what: Literal["flush", "fsync", "close", "discard"]
+    answer: queue.SimpleQueue[WriteError | None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When events go to a file, and to which; see `fasthist.events.writer.EventFileWriter`."""
+
+    max_queue: int
+    flush_secs: float
+    filename_suffix: str
+    queue_bytes: int
+    drops: bool
+    max_file_bytes: int | None
+
+
+class Log:
+    """The state behind a writer; apart from it, so that its thread does not keep it alive.
+
+    Parameters
+    ----------
+    folder : Folder
+        Where files are made.
+    place : str
+        What to call it in an error.
+    limits : Limits
+    last_events : callable
+        Gives the events that are to be written last, when the log is closed.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        place: str,
+        limits: Limits,
+        last_events: Callable[[], Iterable[bytes]] = tuple,
+    ) -> None:
+        self._folder = folder
+        self._place = place
+        self._limits = limits
+        self._last_events = last_events
+        self.nbytes = 0
+        self.told = False  # whether close() has said that what is held could not be written
+        self.at_end = False  # whether the interpreter is about to end, and each event is to be written at once
+        self._file: AppendOnly | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: in a forked child, where the thread does not exist and any lock may be taken."""
+        # Callers' side. The lock is re-entrant, since a signal handler may add an event while one is added.
+        self._adding = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._wake: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._incoming: deque[Entry] = deque()
+        self._taken_in = 0  # bytes, of the events handed over less those dropped
+        self._dropped = 0
+        self._failure: WriteError | None = None
+        # The thread's side.
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._done_with = 0  # bytes of `_taken_in` that are encoded
+        self._dropped_held = self._told_dropped = 0
+        self._flushed_at = 0.0
+        self._retry_at = 0.0
+        self._unpublished = False
+        self._let_go()
+
+    # -- the callers' side ------------------------------------------------------------------------
+
+    def add(self, entry: Entry) -> None:
+        """Take an event over; raise what went wrong in the thread since the last call."""
+        if self._backlog() + entry.nbytes > self._limits.queue_bytes:
+            self._make_room(entry)
+        with self._adding:
+            self._taken_in += entry.nbytes
+            self._incoming.append(entry)
+            self._start()
+        self._wake.put(None)
+        if self.at_end:
+            self.ask("flush")
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _backlog(self) -> int:
+        return self._taken_in - self._done_with + self._held_bytes
+
+    def _make_room(self, entry: Entry) -> None:
+        if self._limits.drops:
+            with self._adding:
+                while self._incoming and self._backlog() + entry.nbytes > self._limits.queue_bytes:
+                    self._taken_in -= self._incoming.popleft().nbytes
+                    self._dropped += 1
+        elif self._backlog():
+            try:
+                self.ask("flush")
+            except WriteError as error:
+                text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
+                raise WriteError(error.errno, text, error.filename) from error
+
+    def _start(self) -> None:
+        if self._thread is None:
+            endings.watch_process(self)
+            self._thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
+            self._thread.start()
+
+    def ask(
+        self, what: Literal["flush", "fsync", "close", "discard"], wait: float | None = None
+    ) -> bool:
+        """Have the thread do something, and wait for it; say whether it was done in time."""
+        thread = self._thread
+        if thread is None:
+            return True
+        request = _Request(what, queue.SimpleQueue())
+        self._wake.put(request)
+        if threading.get_ident() in endings.servers:
+            return True  # a finalizer that runs in such a thread: it must not wait for itself, nor for one that waits
+        until = None if wait is None else time.monotonic() + wait
+        while True:
+            try:
+                error = request.answer.get(timeout=0.5)
+                break
+            except queue.Empty:
+                if until is not None and time.monotonic() > until:
+                    return False
+                if not thread.is_alive():  # it was closed meanwhile, after all that was handed over
+                    return True
+        if error is not None:
+            raise error
+        return True
+
+    def close(self, wait: float | None = None) -> bool:
+        """Have all written and the thread ended; say whether it was done in time."""
+        try:
+            done = self.ask("close", wait)
+        except WriteError:
+            self.told = True
+            raise
+        return done
+
+    # -- the thread's side ------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        endings.servers.add(threading.get_ident())
+        try:
+            closed = False
+            while not closed:
+                closed = self._turn(self._next_requests())
+        finally:
+            endings.servers.discard(threading.get_ident())
+
+    def _next_requests(self) -> list[_Request]:
+        """Wait until there is something to do; give what callers wait for."""
+        wait = None
+        if self._held or self._unpublished:
+            wait = (
+                max(self._flushed_at + self._limits.flush_secs, self._retry_at) - time.monotonic()
+            )
+        requests = []
+        try:
+            token = self._wake.get(timeout=None if wait is None else max(wait, 0))
+            while True:
+                if token is not None:
+                    requests.append(token)
+                token = self._wake.get_nowait()
+        except queue.Empty:
+            return requests
+
+    def _turn(self, requests: list[_Request]) -> bool:
+        """Encode what came in, write if it is time to; say whether the thread has ended."""
+        asked = {request.what for request in requests}
+        closing = "close" in asked
+        error: WriteError | None = None
+        try:
+            if "discard" in asked:
+                self._incoming.clear()
+                self._done_with, self._held_bytes = self._taken_in, 0
+                self._held.clear()
+                self._let_go()
+            self._encode()
+            if closing:
+                for event in self._last_events():
+                    self._hold(event)
+            now = time.monotonic()
+            if self._held and self._file is None and (asked or now >= self._retry_at):
+                self._open()
+            late = now >= self._flushed_at + self._limits.flush_secs
+            if asked or (
+                (late or len(self._held) > self._limits.max_queue) and now >= self._retry_at
+            ):
+                self._write(publish=bool(asked) or late, fsync="fsync" in asked)
+            if closing:
+                self._close_file()
+        except Exception as caught:  # noqa: BLE001  # whatever it is, a caller gets it, and the thread lives on
+            error = self._failed(caught)
+            self._retry_at = time.monotonic() + RETRY_SECS
+        if error is None:
+            self._failure = None
+        elif not requests:
+            self._failure = error
+        for request in requests:
+            request.answer.put(error)
+        return closing and error is None and self._end()
+
+    def _end(self) -> bool:
+        """Say that the thread ends, unless more came in meanwhile."""
+        # The only lock that this thread takes, and while it does nobody waits for it.
+        with self._adding:
+            ended = not self._incoming and self._wake.empty()
+            if ended:
+                self._thread = None
+        return ended
+
+    def _encode(self) -> None:
+        """Encode what is there now; not what comes in meanwhile, or else somebody who waits would wait forever."""
+        for _ in range(len(self._incoming)):
+            try:
+                entry = self._incoming.popleft()
+            except IndexError:  # dropped in this moment
+                return
+            try:
+                event = entry.event if isinstance(entry.event, bytes) else entry.event()
+            except BaseException:
+                self._incoming.appendleft(entry)
+                raise
+            dropped = self._dropped + self._dropped_held
+            if dropped != self._told_dropped:
+                self._told_dropped = dropped
+                count = summary_event([scalar_value(DROPPED, dropped)], time.time(), entry.step)
+                self._hold(count)
+            self._hold(event)
+            self._done_with += entry.nbytes
+
+    def _hold(self, event: bytes) -> None:
+        record = frame(event)
+        self._held.append(record)
+        self._held_bytes += len(record)
+        while (
+            self._limits.drops
+            and self._held_bytes > self._limits.queue_bytes
+            and len(self._held) > 1
+        ):
+            self._held_bytes -= len(self._held.popleft())
+            self._dropped_held += 1
+
+    def _write(self, *, publish: bool, fsync: bool) -> None:
+        while self._held:
+            file = self._file or self._open()
+            records = self._next_records(file)
+            try:
+                count = file.append(records)
+            finally:
+                if not file.usable:
+                    self._let_go()
+            for _ in range(count):
+                self._held_bytes -= len(self._held.popleft())
+            self.nbytes += sum(map(len, records[:count]))
+            self._unpublished = self._file is not None
+            if self._limits.max_file_bytes is not None and file.size >= self._limits.max_file_bytes:
+                self._close_file()
+        if publish and self._file is not None and (self._unpublished or fsync):
+            self._file.publish(fsync=fsync)
+            self._unpublished = False
+        if publish:
+            self._flushed_at = time.monotonic()
+            self.told = False
+
+    def _next_records(self, file: AppendOnly) -> list[bytes]:
+        """Give the records that fill a file, but not many more than are joined in a moment."""
+        room = 1 << 24
+        if self._limits.max_file_bytes is not None:
+            room = min(room, self._limits.max_file_bytes - file.size)
+        reached = itertools.accumulate(map(len, self._held), initial=0)
+        return list(
+            itertools.islice(self._held, sum(1 for _ in itertools.takewhile(room.__gt__, reached)))
+        )
+
+    def _open(self) -> AppendOnly:
+        self._file = self._folder.create(
+            self._limits.filename_suffix, frame(first_event(time.time()))
+        )
+        self.nbytes += self._file.size
+        self._flushed_at = time.monotonic()
+        return self._file
+
+    def _close_file(self) -> None:
+        file = self._file
+        if file is None:
+            return
+        if self._unpublished:
+            file.publish(fsync=False)
+        self._file, self._unpublished = None, False
+        try:
+            file.close()
+        except OSError as error:  # network file systems may report a lost write only now
+            text = f"{error.strerror}: the last events may be missing. Hint: check the file and its disk"
+            raise WriteError(error.errno, text, file.name) from error
+
+    def _let_go(self) -> None:
+        """Give the file up, as it is."""
+        file, self._file, self._unpublished = self._file, None, False
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.release()
+
+    def _failed(self, error: Exception) -> WriteError:
+        if isinstance(error, WriteError):
+            return error
+        reason = f"{type(error).__name__}: {error}"
+        number, place = errno.EIO, self._file.name if self._file else self._place
+        if isinstance(error, OSError):
+            reason, number = error.strerror or reason, error.errno or number
+            place = error.filename or place
+        count, size = len(self._held) + len(self._incoming), self._backlog()
+        if count:
+            what = f"{count} events ({size:,} bytes) are not written yet, and still held"
+        else:
+            what = "the last events are not where they can be read yet, but kept"
+        text = f"{reason}: {what}. Hint: free space, give permission or move what is in the way, then call flush() again"
+        failure = WriteError(number, text, place)
+        failure.__cause__ = error
+        return failure

@@ -1,0 +1,111 @@
+"""What a process does about its writers when it ends, or forks.
+
+Nothing that was handed over is lost when a writer is garbage-collected, when the interpreter or a multiprocessing worker
+exits, and on SIGTERM. A process that is stuck on a dead disk ends all the same, after `PATIENCE` seconds, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+import weakref
+from types import FrameType
+from typing import Protocol
+
+from fasthist.errors import WriteError
+
+PATIENCE = 30.0
+"""Seconds that the end of a process waits for a disk: what batch systems leave between SIGTERM and SIGKILL."""
+
+servers: set[int] = set()
+"""Identifiers of the writers' threads."""
+
+
+class Log(Protocol):
+    """What this module needs of a writer's state."""
+
+    told: bool
+    at_end: bool
+
+    def close(self, wait: float | None = None) -> bool:
+        """Flush and close; say whether it was done in time."""
+
+    def forget(self) -> None:
+        """Begin anew, without touching what belongs to another process."""
+
+
+_logs: weakref.WeakSet[Log] = weakref.WeakSet()
+
+
+def watch(writer: object, log: Log) -> None:
+    """Close a log when its writer is garbage-collected, at the exit of the interpreter and on SIGTERM."""
+    _logs.add(log)
+    weakref.finalize(writer, _close_for_good, log)
+    # Who handles the signal otherwise also decides how the process ends; usually by sys.exit, where we are called.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def watch_process(log: Log) -> None:
+    """Close a log when this process ends, if it is a worker of multiprocessing that was forked."""
+    # Such a worker ends by os._exit, so atexit, and with it weakref.finalize, never runs there. Where the module is not
+    # loaded, this process is no such worker.
+    if "multiprocessing.process" in sys.modules:
+        from multiprocessing import parent_process, util
+
+        if parent_process() is not None:
+            util.Finalize(log, _close_if_alive, args=(weakref.ref(log),), exitpriority=0)
+
+
+def _close_for_good(log: Log) -> None:
+    told, log.at_end = log.told, True
+    try:
+        done = log.close(PATIENCE)
+    except WriteError:
+        # Nobody is left to catch it, but Python prints it; worth doing unless close() has said so already.
+        if not told:
+            raise
+    else:
+        if not done:
+            raise _late()
+
+
+def _late() -> WriteError:
+    text = f"the disk did not answer within {PATIENCE:g} s, and what was held is lost"
+    return WriteError(errno.ETIMEDOUT, text)
+
+
+def _close_if_alive(reference: weakref.ref[Log]) -> None:
+    log = reference()
+    if log is not None and not log.close(PATIENCE):
+        raise _late()
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    del frame
+    for log in list(_logs):
+        with contextlib.suppress(WriteError):  # the process is to end, whatever the disk says
+            log.close(PATIENCE)
+    # End as if nobody had handled it: whoever waits for the process is told of the signal.
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    signal.signal(number, _on_sigterm)  # the first process of a container lives on
+
+
+def _forget_all() -> None:
+    servers.clear()
+    for log in list(_logs):
+        log.forget()
+
+
+# A check of the process number in each call would not do: a thread that the child does not have may hold a lock at the
+# fork, and two threads of the child might both replace it. The hook runs before any of them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

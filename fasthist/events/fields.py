@@ -1,0 +1,48 @@
+"""The numbers in an event file's messages: of fields, of types. They live here, and nowhere else.
+
+Source: tensorboard/compat/proto/{event,summary,histogram,tensor,tensor_shape,types}.proto.
+"""
+
+from __future__ import annotations
+
+EVENT_WALL_TIME = 1
+EVENT_STEP = 2
+EVENT_FILE_VERSION = 3
+EVENT_SUMMARY = 5
+EVENT_SESSION_LOG = 7
+EVENT_SOURCE_METADATA = 10
+
+SOURCE_WRITER = 1
+
+SESSION_STATUS = 1
+SESSION_START = 1
+
+SUMMARY_VALUE = 1
+
+VALUE_TAG = 1
+VALUE_SIMPLE = 2
+VALUE_HISTO = 5
+VALUE_TENSOR = 8
+VALUE_METADATA = 9
+
+HISTO_MIN = 1
+HISTO_MAX = 2
+HISTO_NUM = 3
+HISTO_SUM = 4
+HISTO_SUM_SQUARES = 5
+HISTO_LIMITS = 6
+HISTO_COUNTS = 7
+
+METADATA_PLUGIN_DATA = 1
+PLUGIN_NAME = 1
+
+TENSOR_DTYPE = 1
+TENSOR_SHAPE = 2
+TENSOR_CONTENT = 4
+TENSOR_FLOATS = 5
+TENSOR_DOUBLES = 6
+DT_FLOAT = 1
+DT_DOUBLE = 2
+
+SHAPE_DIM = 2
+DIM_SIZE = 1

@@ -1,0 +1,191 @@
+r"""Where event files lie, and the one that is being appended to.
+
+Guarantees:
+
+- A file holds whole records only: one that was written in part is cut off at once, and where that is impossible the file
+  is given up. (A reader gives up at a torn record for good.)
+- The names of a directory's files sort in the order in which they were begun, whoever began them and whatever the clock.
+
+Sources: TensorBoard reads files in the order of their names; W&B reads those whose names match
+``tfevents\.(\d+)\.<host>``, with a time that is not before its own start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+_uids = itertools.count()
+_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
+
+
+class AppendOnly(Protocol):
+    """An event file that grows; what raises an OSError has taken `append`'s records in part, or not at all."""
+
+    name: str
+    """A path or URL, for errors."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of whole records."""
+
+    @property
+    def usable(self) -> bool:
+        """False once nothing more can be appended."""
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Write some records; give how many are in the file, fewer than all if it was given up among them."""
+
+    def publish(self, *, fsync: bool) -> None:
+        """Let readers see what was appended; with `fsync`, even after the machine lost its power."""
+
+    def close(self) -> None:
+        """End the file. Nothing that was published is lost if this fails."""
+
+    def release(self) -> None:
+        """Let go of the file as it is: it is given up, or belongs to another process."""
+
+
+class Folder(Protocol):
+    """A directory that event files are made in."""
+
+    def create(self, suffix: str, header: bytes) -> AppendOnly:
+        """Begin a new file with a header, and make the directory if need be; OSError if that fails."""
+
+
+class EventFile:
+    """A file of a local file system; see `AppendOnly`.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist.
+    header : bytes
+        Its first record.
+
+    Raises
+    ------
+    OSError
+        It cannot be made, or the header not be written; then no file is left.
+    """
+
+    def __init__(self, path: Path, header: bytes) -> None:
+        self.name = str(path)
+        self.size = 0
+        self.usable = True
+        self._file = FileIO(path, "xb")
+        try:
+            self.append([header])
+        except OSError:
+            self.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Write some records, whole; see `AppendOnly`.
+
+        Raises
+        ------
+        OSError
+            None of them is in the file, unless it is not `usable` any more.
+        """
+        data = b"".join(records)
+        try:
+            if self.size and os.fstat(self._file.fileno()).st_nlink == 0:
+                # The system would take what is written into a deleted file, and nobody could ever read it.
+                self.usable = False
+                raise FileNotFoundError(errno.ENOENT, "the event file was deleted", self.name)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            arrived = self._cut(records)
+            if not arrived:
+                raise
+            return arrived
+        self.size += len(data)
+        return len(records)
+
+    def _cut(self, records: Iterable[bytes]) -> int:
+        """Cut off what follows the last whole record; give how many records stay where that is impossible."""
+        try:
+            self._file.seek(self.size)
+            self._file.truncate()
+        except OSError:
+            self.usable = False
+        else:
+            return 0
+        end = self.size
+        with contextlib.suppress(OSError):
+            end = os.fstat(self._file.fileno()).st_size
+        ends = itertools.accumulate(map(len, records), initial=self.size)
+        return max(sum(reached <= end for reached in ends) - 1, 0)
+
+    def publish(self, *, fsync: bool) -> None:
+        """Have the system write to the disk, if asked; other processes see the file as it grows."""
+        if fsync and self.usable:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self.usable = False
+        self._file.close()
+
+    release = close
+
+
+class LocalFolder:
+    """A directory of a local file system; see `Folder`.
+
+    Parameters
+    ----------
+    path : Path
+        Absolute. Made with its parents when a file is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, suffix: str, header: bytes) -> EventFile:
+        """Begin a new file; see `Folder`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        while True:
+            name = new_name((path.name for path in self.path.iterdir()), suffix)
+            # Another writer may have taken the name in this moment, where containers share host name and process number.
+            with contextlib.suppress(FileExistsError):
+                return EventFile(self.path / name, header)
+
+
+def new_name(taken: Iterable[str], suffix: str) -> str:
+    """Name a new event file, so that it is read after all others of its directory.
+
+    Parameters
+    ----------
+    taken : iterable of str
+        Names in the directory.
+    suffix : str
+        Ends the name.
+
+    Returns
+    -------
+    str
+        ``events.out.tfevents.<seconds since 1970>.<host>.<process>.<number><suffix>``. The seconds run ahead of the
+        clock if another file's do, or if it was begun in the same second and sorts later.
+    """
+    rest = f"{socket.gethostname()}.{os.getpid()}.{next(_uids):06d}{suffix}"
+    newest = max((name for name in taken if _NAME.match(name)), default="")
+    seconds = int(time.time())
+    name = f"events.out.tfevents.{seconds:010d}.{rest}"
+    if name <= newest and (found := _NAME.match(newest)):
+        seconds = min(int(found[1]) + 1, 9_999_999_999)
+    return f"events.out.tfevents.{seconds:010d}.{rest}"

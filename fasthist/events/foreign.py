@@ -1,0 +1,84 @@
+"""Events into another library's writer, so that tools which watch its classes see them (W&B's sync, ClearML).
+
+Source: torch/utils/tensorboard/writer.py, tensorboardX/writer.py: both have a ``FileWriter.add_event(event, step,
+walltime)`` over an ``EventFileWriter.add_event(event)``, which take their own protobuf classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from fasthist.errors import ArgumentError, MissingPackageError
+
+
+class ForeignWriter:
+    """Hand events to a writer that belongs to somebody else; it is flushed, never closed.
+
+    Parameters
+    ----------
+    writer : torch.utils.tensorboard.SummaryWriter, tensorboardX.SummaryWriter or any with ``add_event``
+        The last is called with one ``Event`` of tensorboard's protobuf classes.
+
+    Raises
+    ------
+    ArgumentError
+        It is none of these.
+    MissingPackageError
+        The package that has the protobuf classes is not installed.
+
+    Notes
+    -----
+    Events are encoded in the calling thread, and parsed again, since these writers take objects; the files are theirs.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        if not (hasattr(writer, "_get_file_writer") or hasattr(writer, "add_event")):
+            msg = (
+                f"writer={type(writer).__name__} takes no events. Accepted: a SummaryWriter of torch or tensorboardX, "
+                "or an object with add_event(event)."
+            )
+            raise ArgumentError(msg)
+        package = type(writer).__module__.partition(".")[0]
+        module = "tensorboardX.proto" if package == "tensorboardX" else "tensorboard.compat.proto"
+        try:
+            self._event_class = importlib.import_module(f"{module}.event_pb2").Event
+        except ImportError as error:
+            msg = f"writer={type(writer).__name__} needs the package tensorboard. Run: pip install tensorboard"
+            raise MissingPackageError(msg) from error
+        self._writer = writer
+        self.nbytes = 0
+
+    @property
+    def log_dir(self) -> str:
+        """Where the other writer writes, as far as it says; else empty."""
+        found = getattr(self._writer, "log_dir", None) or getattr(self._writer, "logdir", None)
+        if not found and hasattr(self._writer, "get_logdir"):
+            found = self._writer.get_logdir()
+        return os.fsdecode(found) if found else ""
+
+    def add_event(
+        self, event: bytes | Callable[[], bytes], *, step: int = 0, nbytes: int | None = None
+    ) -> None:
+        """Hand over one event; what the other writer raises comes through."""
+        del step, nbytes
+        encoded = event if isinstance(event, bytes) else event()
+        self.nbytes += len(encoded)
+        parsed = self._event_class.FromString(encoded)
+        if hasattr(self._writer, "_get_file_writer"):
+            # Without the time it would be overwritten by now. None: the writer was told to write nothing.
+            inner = self._writer._get_file_writer()
+            if inner is not None:
+                inner.add_event(parsed, parsed.step, parsed.wall_time)
+        else:
+            self._writer.add_event(parsed)
+
+    def flush(self, *, fsync: bool = False) -> None:
+        """Flush the other writer, if it can be."""
+        del fsync
+        if hasattr(self._writer, "flush"):
+            self._writer.flush()
+
+    close = flush

@@ -1,0 +1,332 @@
+"""The messages inside an event file, decoded as far as histograms need it.
+
+A message is told by the bytes it lies in and where it begins and ends there, so that nothing is copied on the way
+down; what is no histogram is passed over without a look inside. Fields that are not known here are passed over.
+
+Source: as of `fasthist.events.messages`.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.errors import MessageError
+from fasthist.events import fields
+from fasthist.events.wire import (
+    DELIMITED,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    read_double,
+    read_float,
+    read_numbers,
+    signed,
+    split,
+)
+
+Place = tuple[int, int]
+"""Where a message begins, and ends, in the bytes around it."""
+
+HISTOGRAMS = b"histograms"
+"""The plugin that shows tensors of rows."""
+
+_WALL_TIME = fields.EVENT_WALL_TIME << 3 | FIXED64
+_STEP = fields.EVENT_STEP << 3 | VARINT
+_SUMMARY = fields.EVENT_SUMMARY << 3 | DELIMITED
+_SOURCE = fields.EVENT_SOURCE_METADATA << 3 | DELIMITED
+_WRITER = fields.SOURCE_WRITER << 3 | DELIMITED
+_VALUE = fields.SUMMARY_VALUE << 3 | DELIMITED
+
+_TAG = fields.VALUE_TAG << 3 | DELIMITED
+_SIMPLE = fields.VALUE_SIMPLE << 3 | FIXED32
+_HISTO = fields.VALUE_HISTO << 3 | DELIMITED
+_TENSOR = fields.VALUE_TENSOR << 3 | DELIMITED
+_METADATA = fields.VALUE_METADATA << 3 | DELIMITED
+_PLUGIN_DATA = fields.METADATA_PLUGIN_DATA << 3 | DELIMITED
+_PLUGIN_NAME = fields.PLUGIN_NAME << 3 | DELIMITED
+
+_MOMENTS = {
+    number << 3 | FIXED64: place
+    for place, number in enumerate(
+        (
+            fields.HISTO_MIN,
+            fields.HISTO_MAX,
+            fields.HISTO_NUM,
+            fields.HISTO_SUM,
+            fields.HISTO_SUM_SQUARES,
+        )
+    )
+}
+_MOMENT_KEYS = tuple(_MOMENTS)
+_ALL_MOMENTS = struct.Struct("<BdBdBdBdBd")
+_LIMITS = fields.HISTO_LIMITS << 3 | DELIMITED
+_LIMIT = fields.HISTO_LIMITS << 3 | FIXED64
+_COUNTS = fields.HISTO_COUNTS << 3 | DELIMITED
+_COUNT = fields.HISTO_COUNTS << 3 | FIXED64
+
+_DTYPE = fields.TENSOR_DTYPE << 3 | VARINT
+_SHAPE = fields.TENSOR_SHAPE << 3 | DELIMITED
+_CONTENT = fields.TENSOR_CONTENT << 3 | DELIMITED
+_FLOATS = fields.TENSOR_FLOATS << 3 | DELIMITED
+_FLOAT = fields.TENSOR_FLOATS << 3 | FIXED32
+_DOUBLES = fields.TENSOR_DOUBLES << 3 | DELIMITED
+_DOUBLE = fields.TENSOR_DOUBLES << 3 | FIXED64
+_DIM = fields.SHAPE_DIM << 3 | DELIMITED
+_SIZE = fields.DIM_SIZE << 3 | VARINT
+
+_FORMATS = {fields.DT_FLOAT: "<f4", fields.DT_DOUBLE: "<f8"}
+
+
+class Event(NamedTuple):
+    """An event, as far as it is read: `values` are the places of each ``Summary.Value``, `source` that of who wrote it."""
+
+    wall_time: float
+    step: int
+    values: list[Place]
+    source: Place | None
+
+
+class Value(NamedTuple):
+    """A ``Summary.Value``: its tag and plugin, and the one of its contents that is there."""
+
+    tag: bytes
+    plugin: bytes | None
+    simple: float | None
+    histo: Place | None
+    tensor: Place | None
+
+
+class Moments(NamedTuple):
+    """A ``HistogramProto``, not looked at.
+
+    `numbers` are min, max, num, sum and sum_squares; `limits` float64[k] and `counts` float64[m] are views.
+    """
+
+    numbers: list[float]
+    limits: NDArray[Any]
+    counts: NDArray[Any]
+
+
+def read_event(data: bytes) -> Event:
+    """Decode an event.
+
+    Parameters
+    ----------
+    data : bytes
+        The payload of a record.
+
+    Returns
+    -------
+    Event
+
+    Raises
+    ------
+    MessageError
+        It is none.
+    """
+    wall_time, step, source = 0.0, 0, None
+    values: list[Place] = []
+    for key, at, stop in split(data, 0, len(data)):
+        if key == _SUMMARY:
+            for inner, begin, end in split(data, at, stop):
+                if inner == _VALUE:
+                    values.append((begin, end))
+        elif key == _WALL_TIME:
+            wall_time = read_double(data, at)
+        elif key == _STEP:
+            step = signed(at)
+        elif key == _SOURCE:
+            source = at, stop
+    return Event(wall_time, step, values, source)
+
+
+def read_writer(data: bytes, place: Place) -> bytes:
+    """Decode who wrote a file, from the `source` of its first event."""
+    return _last(data, place, _WRITER) or b""
+
+
+def read_value(data: bytes, place: Place) -> Value:
+    """Decode what a value is, without its numbers.
+
+    Parameters
+    ----------
+    data : bytes
+        An event.
+    place : (int, int)
+        One of its `values`.
+
+    Returns
+    -------
+    Value
+
+    Raises
+    ------
+    MessageError
+        It is none.
+    """
+    tag, plugin, simple, histo, tensor = b"", None, None, None, None
+    for key, at, stop in split(data, *place):
+        if key == _TAG:
+            tag = data[at:stop]
+        elif key == _SIMPLE:
+            simple = read_float(data, at)
+        elif key == _HISTO:
+            histo = at, stop
+        elif key == _TENSOR:
+            tensor = at, stop
+        elif key == _METADATA:
+            plugin = (_known_plugin if stop - at < _SHORT else _plugin)(data[at:stop])
+    if histo is not None and tensor is not None:
+        msg = "a value is both a histogram and a tensor"
+        raise MessageError(msg)
+    return Value(tag, plugin, simple, histo, tensor)
+
+
+def _plugin(metadata: bytes) -> bytes | None:
+    for key, at, stop in split(metadata, 0, len(metadata)):
+        if key == _PLUGIN_DATA:
+            return _last(metadata, (at, stop), _PLUGIN_NAME) or b""
+    return None
+
+
+def _sizes(shape: bytes) -> list[int]:
+    return [_size(shape, *dim) for key, *dim in split(shape, 0, len(shape)) if key == _DIM]
+
+
+# A file says the same few things in every event.
+_SHORT = 64
+_known_plugin = functools.lru_cache(maxsize=256)(_plugin)
+_known_sizes = functools.lru_cache(maxsize=256)(_sizes)
+
+
+def _last(data: bytes, place: Place, wanted: int) -> bytes | None:
+    found = None
+    for key, at, stop in split(data, *place):
+        if key == wanted:
+            found = data[at:stop]
+    return found
+
+
+def read_text(name: bytes) -> str:
+    """Decode a tag.
+
+    Raises
+    ------
+    MessageError
+        It is not UTF-8.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        msg = f"the tag {name[:100]!r} is not UTF-8"
+        raise MessageError(msg) from error
+
+
+def read_moments(data: bytes, place: Place) -> Moments:
+    """Decode a histogram of the older form.
+
+    Parameters
+    ----------
+    data : bytes
+        An event.
+    place : (int, int)
+        The `histo` of a value.
+
+    Returns
+    -------
+    Moments
+
+    Raises
+    ------
+    MessageError
+        It is none.
+    """
+    numbers = [0.0] * 5
+    begin, end = place
+    if end - begin > _ALL_MOMENTS.size:
+        # Mostly all five are there, none being zero, in the order of their numbers.
+        found = _ALL_MOMENTS.unpack_from(data, begin)
+        if found[::2] == _MOMENT_KEYS:
+            numbers = list(found[1::2])
+            begin += _ALL_MOMENTS.size
+    limits: list[NDArray[Any]] = []
+    counts: list[NDArray[Any]] = []
+    for key, at, stop in split(data, begin, end):
+        place_of = _MOMENTS.get(key)
+        if place_of is not None:
+            numbers[place_of] = read_double(data, at)
+        elif key in (_LIMITS, _LIMIT):
+            limits.append(read_numbers(data, at, stop, "<f8"))
+        elif key in (_COUNTS, _COUNT):
+            counts.append(read_numbers(data, at, stop, "<f8"))
+    return Moments(numbers, _joined(limits), _joined(counts))
+
+
+def read_rows(data: bytes, place: Place) -> NDArray[Any]:
+    """Decode a histogram of the newer form.
+
+    Parameters
+    ----------
+    data : bytes
+        An event.
+    place : (int, int)
+        The `tensor` of a value whose plugin is `HISTOGRAMS`.
+
+    Returns
+    -------
+    float64[k, 3] or float32[k, 3]
+        A view. Left edge, right edge and count of each bucket, not looked at.
+
+    Raises
+    ------
+    MessageError
+        It is no tensor of this shape and type, or holds another number of values than its shape says.
+    """
+    dtype = 0
+    sizes: list[int] = []
+    content: Place | None = None
+    parts: list[NDArray[Any]] = []
+    for key, at, stop in split(data, *place):
+        if key == _DTYPE:
+            dtype = at
+        elif key == _SHAPE:
+            sizes = sizes + (_known_sizes if stop - at < _SHORT else _sizes)(data[at:stop])
+        elif key == _CONTENT:
+            content = at, stop
+        elif key in (_FLOATS, _FLOAT):
+            parts.append(read_numbers(data, at, stop, "<f4"))
+        elif key in (_DOUBLES, _DOUBLE):
+            parts.append(read_numbers(data, at, stop, "<f8"))
+    if dtype not in _FORMATS:
+        msg = f"the histogram is a tensor of data type {dtype}, not float or double"
+        raise MessageError(msg)
+    if content is not None and content[0] < content[1]:
+        parts = [read_numbers(data, *content, _FORMATS[dtype])]
+    values = _joined(parts)
+    if len(sizes) != 2 or sizes[1] != 3:
+        msg = f"the histogram is a tensor of the shape {sizes[:8]}, not (k, 3)"
+        raise MessageError(msg)
+    if values.size != 3 * sizes[0]:
+        # A tensor may leave out values that repeat the last one; no writer of histograms does.
+        msg = f"the tensor of the histogram holds {values.size} values, but its shape is {sizes}"
+        raise MessageError(msg)
+    return values.reshape(-1, 3)
+
+
+def _size(data: bytes, begin: int, end: int) -> int:
+    size = 0
+    for key, at, _ in split(data, begin, end):
+        if key == _SIZE:
+            size = signed(at)
+    return size
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0)

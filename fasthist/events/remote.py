@@ -1,0 +1,147 @@
+"""Event files in object stores and other places that fsspec reaches.
+
+An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a whole.
+`fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fasthist.errors import ArgumentError, MissingPackageError
+from fasthist.events.files import EventFile, new_name
+
+_WAITS = (0.1, 0.5, 2.0)
+"""Seconds before each further attempt to send a file."""
+
+_OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a"}
+"""Here nothing has to be made before a file; asked to, fsspec's packages would make a bucket of a mistyped name."""
+
+
+class RemoteFolder:
+    """A directory that fsspec reaches; see `fasthist.events.files.Folder`.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``s3://bucket/runs/a``. Options, such as credentials and endpoints, are taken from where fsspec and its
+        packages look for them: environment variables and files.
+
+    Raises
+    ------
+    MissingPackageError
+        fsspec, or its package for this kind of URL, is not installed.
+    ArgumentError
+        fsspec does not know this kind of URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        try:
+            import fsspec
+        except ImportError as error:
+            package = extra = "fsspec"
+            purpose = f"log_dir={url!r}"
+            raise MissingPackageError.for_extra(package, extra, purpose) from error
+        try:
+            fsspec.get_filesystem_class(url.partition("://")[0])
+        except ImportError as error:
+            msg = f"log_dir={url!r} needs a package that is not installed: {error}"
+            raise MissingPackageError(msg) from error
+        except ValueError as error:
+            msg = f"log_dir={url!r}: {error}. Accepted: a local directory, or a URL that fsspec knows."
+            raise ArgumentError(msg) from error
+
+    def create(self, suffix: str, header: bytes) -> RemoteFile:
+        """Begin a new file in a spool of its own; nothing is sent yet."""
+        import fsspec
+
+        with _as_os_error(self._url):
+            # Not kept: a connection does not survive a fork.
+            system, path = fsspec.core.url_to_fs(self._url)
+            system.invalidate_cache()
+            try:
+                taken = system.ls(path, detail=False)
+            except FileNotFoundError:
+                taken = []
+        name = new_name((entry.rpartition("/")[2] for entry in taken), suffix)
+        return RemoteFile(system, f"{path}/{name}", f"{self._url}/{name}", header)
+
+
+class RemoteFile:
+    """A file that grows in a local spool; see `fasthist.events.files.AppendOnly`."""
+
+    def __init__(self, system: Any, path: str, name: str, header: bytes) -> None:
+        self.name = name
+        self._system = system
+        self._path = path
+        self._sent = 0
+        self._folder = Path(tempfile.mkdtemp(prefix="fasthist-"))
+        try:
+            self._spool = EventFile(self._folder / name.rpartition("/")[2], header)
+        except OSError:
+            self._folder.rmdir()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of whole records."""
+        return self._spool.size
+
+    @property
+    def usable(self) -> bool:
+        """Whether more can be appended."""
+        return self._spool.usable
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Write to the spool."""
+        return self._spool.append(records)
+
+    def publish(self, *, fsync: bool) -> None:
+        """Send the whole file, in some attempts; OSError if all fail. What is sent is as durable as it gets there."""
+        del fsync
+        if self._sent == self.size:
+            return
+        for wait in (*_WAITS, None):
+            try:
+                with _as_os_error(self.name):
+                    if self.name.partition("://")[0] not in _OBJECT_STORES:
+                        self._system.makedirs(self._path.rpartition("/")[0], exist_ok=True)
+                    self._system.put_file(self._spool.name, self._path)
+            except OSError:
+                if wait is None:
+                    raise
+                time.sleep(wait)
+            else:
+                self._sent = self.size
+                return
+
+    def close(self) -> None:
+        """Remove the spool, unless it holds what could not be sent."""
+        self._spool.close()
+        if self._sent == self.size:
+            with contextlib.suppress(OSError):
+                Path(self._spool.name).unlink()
+                self._folder.rmdir()
+
+    def release(self) -> None:
+        """Leave the spool to its owner."""
+        self._spool.release()
+
+
+@contextlib.contextmanager
+def _as_os_error(url: str) -> Iterator[None]:
+    # Each of fsspec's packages raises errors of its own; what may be caught once is one that names the place.
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(getattr(error, "errno", None) or errno.EIO, text, url) from error

@@ -1,0 +1,53 @@
+"""What a run that begins anew at a step writes, so that both of TensorBoard's loaders forget what was after it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from fasthist.events.messages import purge_events, summary_event
+from fasthist.events.reader import raw_values
+
+
+def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
+    """Encode what makes both loaders forget the steps of a run from one on.
+
+    Parameters
+    ----------
+    log_dir : str or os.PathLike
+        The run. Its files are read once, to the end; none of them is changed. One value of each tag is held.
+    step : int
+        int64.
+
+    Returns
+    -------
+    list of bytes
+        Events to begin a new file with.
+
+    Raises
+    ------
+    ArgumentError
+        `step` does not fit.
+    OSError
+        A file cannot be read.
+
+    Notes
+    -----
+    The Python loader purges at a note that a session starts. The fast one does not know it, but a record evicts all
+    those of its tag that have its step or a later one (tensorboard/data/server/reservoir.rs). So the last value that is to
+    stay, of each tag that has later ones, is written once more. Where none is to stay, that loader forgets a tag's old
+    steps as soon as the tag is written again.
+    """
+    kept: dict[str, tuple[int, float, bytes]] = {}
+    stale: set[str] = set()
+    for tag, at, wall_time, value in raw_values(log_dir):
+        if at >= step:
+            stale.add(tag)
+        else:
+            kept[tag] = at, wall_time, value
+            stale.discard(tag)
+    events = purge_events(time.time(), step)
+    for tag in sorted(stale & kept.keys()):
+        at, wall_time, value = kept[tag]
+        events.append(summary_event([value], wall_time, at))
+    return events

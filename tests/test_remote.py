@@ -1,0 +1,294 @@
+"""Event files in object stores: fsspec's own file systems, and a server that speaks S3 on this machine."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_files import all_events
+
+import fasthist
+from fasthist.errors import ArgumentError, MissingPackageError, WriteError
+from fasthist.events import remote
+from fasthist.events.messages import scalar_value, summary_event
+from fasthist.events.writer import EventFileWriter
+from fasthist.summary_writer import SummaryWriter
+
+WEIGHTS = np.random.default_rng(5).normal(0, 0.02, 3000).astype(np.float32)
+
+
+def event(step, size=1):
+    return summary_event([scalar_value("a" * size, step)], 1.5, step)
+
+
+@pytest.fixture
+def spools(tmp_path, monkeypatch):
+    """Give the folder that spools are made in."""
+    folder = tmp_path / "spools"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def memory(need):
+    """Give fsspec's file system in memory, empty."""
+    system = need("fsspec").filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def download(system, path, folder):
+    """Copy what is there into a local folder, for readers of files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in system.ls(path, detail=False):
+        (folder / name.rpartition("/")[2]).write_bytes(system.cat_file(name))
+    return folder
+
+
+def steps(folder):
+    return [step for _, _, step, _, _ in fasthist.read(folder)]
+
+
+def test_what_is_flushed_is_there(memory, tmp_path, spools):
+    writer = SummaryWriter("memory://bucket/runs/a", max_queue=0)
+    writer.add_histogram("w", WEIGHTS, 0)
+    writer.flush()
+    assert steps(download(memory, "/bucket/runs/a", tmp_path / "one")) == [0]
+    for step in (1, 2):
+        writer.add_histogram("w", WEIGHTS, step)
+    writer.flush()
+    assert steps(download(memory, "/bucket/runs/a", tmp_path / "two")) == [0, 1, 2]
+    writer.close()
+    assert len(memory.ls("/bucket/runs/a", detail=False)) == 1
+    assert list(spools.iterdir()) == []
+
+
+def test_a_large_file_has_successors(memory, tmp_path):
+    writer = EventFileWriter("memory://bucket/a", max_file_bytes=2000, max_queue=2)
+    for step in range(20):
+        writer.add_event(event(step, size=300))
+    writer.close()
+    names = sorted(memory.ls("/bucket/a", detail=False))
+    assert 3 <= len(names) <= 4
+    assert sum(memory.size(name) for name in names) == writer.nbytes
+    found = all_events(download(memory, "/bucket/a", tmp_path / "copy"))
+    assert [e.step for e in found] == list(range(20))
+
+
+def test_files_sort_in_the_order_they_were_begun(memory, tmp_path):
+    memory.pipe_file("/bucket/a/events.out.tfevents.4000000000.zebra.1.000000", b"")
+    for step in range(3):
+        writer = EventFileWriter("memory://bucket/a")
+        writer.add_event(event(step))
+        writer.close()
+    memory.rm_file("/bucket/a/events.out.tfevents.4000000000.zebra.1.000000")
+    found = all_events(download(memory, "/bucket/a", tmp_path / "copy"))
+    assert [e.step for e in found] == [0, 1, 2]
+    assert all(".400000000" in name for name in memory.ls("/bucket/a", detail=False))
+
+
+def test_a_store_that_fails_is_asked_again(memory, monkeypatch):
+    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    put, failures = type(memory).put_file, []
+
+    def sometimes(self, *arguments, **options):
+        if len(failures) < 2:
+            failures.append(1)
+            raise ConnectionError
+        return put(self, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "put_file", sometimes)
+    writer = EventFileWriter("memory://bucket/a")
+    writer.add_event(event(1))
+    writer.close()
+    assert len(failures) == 2
+    assert len(memory.ls("/bucket/a", detail=False)) == 1
+
+
+def test_a_store_that_is_down_loses_nothing(memory, tmp_path, monkeypatch, spools):
+    monkeypatch.setattr(remote, "_WAITS", (0.0,))
+
+    no_route = RuntimeError("no route to host")
+
+    def down(*_, **__):
+        raise no_route
+
+    writer = SummaryWriter("memory://bucket/a")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "put_file", down)
+        for step in range(3):
+            writer.add_histogram("w", WEIGHTS, step)
+            with pytest.raises(
+                WriteError, match=r"no route to host: .*kept.* call flush\(\) again"
+            ) as caught:
+                writer.flush()
+            assert caught.value.errno == errno.EIO
+            assert caught.value.filename.startswith("memory://bucket/a/events.out.tfevents.")
+    (folder,) = spools.iterdir()
+    assert steps(folder) == [0, 1, 2]  # whatever happens now, they are on this machine
+    writer.close()
+    assert steps(download(memory, "/bucket/a", tmp_path / "copy")) == [0, 1, 2]
+
+
+def test_a_local_url(need, tmp_path):
+    need("fsspec")
+    with SummaryWriter(f"file://{tmp_path}/runs/a") as writer:
+        writer.add_histogram("w", WEIGHTS, 1)
+    assert steps(tmp_path / "runs" / "a") == [1]
+
+
+def test_urls_that_lead_nowhere(need, monkeypatch):
+    need("fsspec")
+    with pytest.raises(
+        ArgumentError, match=r"log_dir='nowhere://a': .* Accepted: a local directory, or a URL"
+    ):
+        SummaryWriter("nowhere://a")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingPackageError, match=r"log_dir='s3://a/b' needs a package .*s3fs"):
+        SummaryWriter("s3://a/b")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(
+        MissingPackageError, match=r"needs fsspec, .* Run: pip install 'fasthist\[fsspec\]'"
+    ):
+        SummaryWriter("s3://a/b")
+
+
+# -- a server that speaks S3 -----------------------------------------------------------------------
+
+BUCKET = "runs"
+
+
+@pytest.fixture(scope="module")
+def s3(request):
+    """Run moto's server on 127.0.0.1, and point everything that speaks S3 there."""
+    required = request.config.getoption("--require").split(",")
+    for name in ("s3fs", "moto", "flask"):
+        if importlib.util.find_spec(name) is None:
+            if name in required:
+                pytest.fail(f"--require={name} was given, but it is not installed")
+            pytest.skip(f"{name} is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {
+                "AWS_ENDPOINT_URL": url,
+                "S3_ENDPOINT": url,
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }.items():
+                patch.setenv(name, value)
+            make_bucket(url, server)
+            yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def make_bucket(url, server):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(f"{url}/{BUCKET}", method="PUT"), timeout=60
+            ).close()
+        except OSError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+LOAD = """
+import json, sys, types
+# As where TensorFlow is not installed: TensorBoard's own file systems read the URL.
+sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
+from loaders import python_loader
+found = python_loader(sys.argv[1], "histograms")
+print(json.dumps({tag: [[step, float(rows[:, 2].sum())] for step, rows in data] for (_, tag), data in found.items()}))
+"""
+
+
+def test_s3_and_tensorboard_reads_it_back(s3, tmp_path):  # noqa: ARG001
+    import fsspec
+
+    url = f"s3://{BUCKET}/mnist/a"
+    with SummaryWriter(url) as writer:
+        for step in range(3):
+            writer.add_histograms({"w": WEIGHTS, "b": WEIGHTS[:10]}, step)
+            writer.flush()
+    system = fsspec.filesystem("s3")
+    system.invalidate_cache()
+    assert steps(download(system, f"{BUCKET}/mnist/a", tmp_path)) == [0, 0, 1, 1, 2, 2]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, url],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown == {
+        "w": [[0, 3000], [1, 3000], [2, 3000]],
+        "b": [[0, 10], [1, 10], [2, 10]],
+    }
+
+
+def test_s3_that_refuses(s3, spools, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(remote, "_WAITS", ())
+    writer = SummaryWriter("s3://there-is-no-such-bucket/a")
+    writer.add_histogram("w", WEIGHTS, 1)
+    with pytest.raises(WriteError, match=r"kept.* call flush\(\) again") as caught:
+        writer.flush()
+    assert "there-is-no-such-bucket" in caught.value.filename
+    writer._events.discard()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-?threaded")
+def test_a_forked_child_sends_a_file_of_its_own(s3, tmp_path):  # noqa: ARG001
+    import fsspec
+
+    writer = SummaryWriter(f"s3://{BUCKET}/forked")
+    writer.add_histogram("parent", WEIGHTS, 1)
+    writer.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            writer.add_histogram("child", WEIGHTS, 2)
+            writer.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    writer.add_histogram("parent", WEIGHTS, 3)
+    writer.close()
+    system = fsspec.filesystem("s3")
+    system.invalidate_cache()
+    found = fasthist.read(download(system, f"{BUCKET}/forked", tmp_path))
+    assert sorted((tag, step) for _, tag, step, _, _ in found) == [
+        ("child", 2),
+        ("parent", 1),
+        ("parent", 3),
+    ]
