@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import events
 import writers
 from child import CONTROL_BYTES
 from data import Data, opened
@@ -200,6 +201,28 @@ def _event_bytes(library: str, quick: bool, tiny: bool) -> list[float]:  # noqa:
     return [float(sizes[1] - sizes[0])]
 
 
+# -- event files ------------------------------------------------------------------------------------------
+
+
+def _events(what: str, **arguments: Any) -> Any:
+    return run_child("events.py", json.dumps({"what": what, **arguments}))
+
+
+def _reading_seconds(library: str, quick: bool, tiny: bool) -> list[float]:
+    steps = 20 if tiny else events.STEPS
+    with tempfile.TemporaryDirectory(prefix="fasthist-") as folder:
+        _events("write", folder=folder, steps=steps)
+        return [
+            _events("reading", library=library, folder=folder, steps=steps)
+            for _ in range(1 if quick or tiny else 5)
+        ]
+
+
+def _writer_cpu(library: str, quick: bool, tiny: bool) -> list[float]:  # noqa: ARG001
+    steps = 2 if tiny else 20
+    return [_events("writer_cpu", steps=steps, tiny=tiny) for _ in range(1 if quick or tiny else 5)]
+
+
 # -- training --------------------------------------------------------------------------------------------
 
 
@@ -261,6 +284,8 @@ FIGURES: dict[str, Figure | Training] = {
         Figure("first histogram, cold cache", "s", ("fasthist",), _first_cold),
         Figure("extra memory", "bytes", tuple(_MEMORY), _extra_bytes, ("torch make_histogram",)),
         Figure("event of 1e6 normals", "bytes", tuple(_EVENT_WRITERS), _event_bytes),
+        Figure("reading a histogram back", "s", tuple(events.READERS), _reading_seconds),
+        Figure("writer's thread, CPU time for a histogram", "s", ("fasthist",), _writer_cpu),
         Training(
             "training step, transformer, every step", "s", _TRAINING,
             "transformer", 1, {"fasthist": (4, 6), "torch": (1, 3)},

@@ -184,6 +184,14 @@ def _targets() -> Iterator[Target]:
                 f'"auto" against "tensorflow", {until} of {size}', "<= 1.5x", _times_as_long(name)
             )
     yield at_most("an event of 1e6 normals", "event of 1e6 normals", 4200, bytes_text)
+    yield at_most(
+        "CPU time of the writer's thread, for a histogram of the 104-tensor model",
+        "writer's thread, CPU time for a histogram", 20e-6, seconds_text,
+    )  # fmt: skip
+    for reader, times in (("TensorBoard's Python loader", 20), ("tbparse", 1)):
+        yield faster(
+            f"reading a histogram back: against {reader}", "reading a histogram back", reader, times
+        )
 
 
 TARGETS = tuple(_targets())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,24 +117,49 @@ def values_of(
     """
     values: list[bytes] = []
     if histogram.num:
+        values.append(_picture_of(tag, histogram, max_buckets))
+        for name, find in statistics.items():
+            value = find(histogram)
+            if value is not None:
+                values.append(messages.scalar_value(f"{tag}/{name}", value))
+    for name in _SPECIALS:
+        count = getattr(histogram, name)
+        if count:
+            values.append(messages.scalar_value(f"{tag}/{name}", count))
+    return values
+
+
+def _picture_of(tag: str, histogram: Histogram, max_buckets: int | None) -> bytes:
+    rows = histogram.outline
+    if rows is None or max_buckets is not None:
         raw = histogram.to_raw(max_buckets)
         limits = raw["bucket_limits"]
-        if histogram.outline is None or (limits.size <= MOST_ROWS + 1 and survives_float32(limits)):
-            values.append(messages.histogram_value(tag, **raw))
-        else:
-            values.append(messages.histogram_tensor_value(tag, histogram.to_rows(max_buckets)))
-        found = ((name, find(histogram)) for name, find in statistics.items())
-        values += [
-            messages.scalar_value(f"{tag}/{name}", value)
-            for name, value in found
-            if value is not None
-        ]
-    values += [
-        messages.scalar_value(f"{tag}/{name}", count)
-        for name in _SPECIALS
-        if (count := getattr(histogram, name))
-    ]
-    return values
+        if rows is None or (limits.size <= MOST_ROWS + 1 and survives_float32(limits)):
+            return messages.histogram_value(tag, **raw)
+        return messages.histogram_tensor_value(tag, histogram.to_rows(max_buckets))
+    limits, counts = np.empty((2, 2 * len(rows) + 1))
+    size, survives = _lay_out()(rows, limits, counts)
+    if not survives or size > MOST_ROWS + 1:
+        return messages.histogram_tensor_value(tag, rows)
+    total, squares = histogram.sum, histogram.sum_squares
+    return messages.histogram_value(
+        tag,
+        min=limits[0],
+        max=limits[size - 1],
+        num=histogram.num,
+        sum=math.nan if total is None else total,
+        sum_squares=math.nan if squares is None else squares,
+        bucket_limits=limits[:size],
+        bucket_counts=counts[:size],
+    )
+
+
+@functools.cache  # an import statement takes 1 us each time
+def _lay_out() -> Callable[..., tuple[int, bool]]:
+    from fasthist.kernels.outlines import lay_out
+
+    kernel: Callable[..., tuple[int, bool]] = lay_out
+    return kernel
 
 
 class WrittenStep(NamedTuple):

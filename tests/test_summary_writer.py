@@ -314,7 +314,9 @@ def test_what_is_no_step(writer, call, step):
 
 @each_call
 def test_a_step_beyond_64_bits(writer, call):
-    with pytest.raises(ArgumentError, match=r"global_step 9223372036854775808 does not fit\. Accepted"):
+    with pytest.raises(
+        ArgumentError, match=r"global_step 9223372036854775808 does not fit\. Accepted"
+    ):
         call(writer, global_step=2**63)
     call(writer, global_step=-(2**63))
     writer.flush()

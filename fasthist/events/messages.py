@@ -10,6 +10,7 @@ tensorboard/plugins/{histogram,scalar}/metadata.py for the plugins' names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -288,9 +289,22 @@ def check_tag(tag: object) -> None:
 
 
 def _tag(tag: object) -> bytes:
-    if not isinstance(tag, str) or not tag:
-        msg = f"tag={tag!r} names no series. Accepted: a string that is not empty, such as 'fc1/weight'."
-        raise ArgumentError(msg)
+    if isinstance(tag, str):
+        return _tag_field(tag)
+    raise _no_tag(tag)
+
+
+def _no_tag(tag: object) -> ArgumentError:
+    msg = (
+        f"tag={tag!r} names no series. Accepted: a string that is not empty, such as 'fc1/weight'."
+    )
+    return ArgumentError(msg)
+
+
+@functools.lru_cache(maxsize=1 << 12)  # the same at each step: 1 us less
+def _tag_field(tag: str) -> bytes:
+    if not tag:
+        raise _no_tag(tag)
     try:
         name = tag.encode()
     except UnicodeEncodeError as error:

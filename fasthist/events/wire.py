@@ -27,6 +27,7 @@ VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
 """Wire types: how a field's value is laid out."""
 
 _ZERO_DOUBLE = bytes(8)
+_LITTLE_ENDIAN = np.dtype("<f8")
 _pack_double = struct.Struct("<d").pack
 _pack_float = struct.Struct("<f").pack
 _unpack_double = struct.Struct("<d").unpack_from
@@ -171,7 +172,7 @@ def raw_doubles(values: NDArray[np.float64]) -> bytes:
     bytes
         ``8 * values.size`` of them.
     """
-    return np.asarray(values, dtype="<f8").tobytes()
+    return np.asarray(values, dtype=_LITTLE_ENDIAN).tobytes()
 
 
 def delimited(number: int, payload: bytes) -> bytes:

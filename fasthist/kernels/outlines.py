@@ -17,7 +17,7 @@ from fasthist.kernels.jit import serial
 from fasthist.kernels.looks import KINDS, LIMITS, Look
 from fasthist.kernels.slots import ZERO, slots_of
 from fasthist.kernels.sort import sort
-from fasthist.outline import MOST_ROWS, Rows
+from fasthist.outline import FAR, MOST_ROWS, Rows
 
 _FEW = 1 << 10
 """Elements up to which all are looked at, when the outline is asked for: copying them is quicker than tracing. Also the
@@ -32,6 +32,7 @@ A share p of the values is then known to sqrt(p * (1 - p) / 16384).
 _CELLS = 60
 """Buckets narrower than this part of the range tell enough for the page's 30 bins."""
 
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _EDGES = tensorflow_buckets().edges.copy()  # writable: to Numba that is another type
 _ZERO_BUCKET = int(tensorflow_buckets().index(np.zeros(1))[0])
 
@@ -269,3 +270,41 @@ def _of_patterns(
     seen = np.flatnonzero(counts)
     reach = np.append(0, np.cumsum(counts[seen])).astype(np.float64)
     return slots_of(name).values[_order(name)][seen], reach
+
+
+@serial
+def lay_out(rows, limits, counts):
+    """Lay an outline out as it is written, gaps filled: `display.contiguous` and `survives_float32` in 1 us, not 17.
+
+    Parameters
+    ----------
+    rows : float64[k, 3]
+        Left edge, right edge and count of each.
+    limits, counts : float64[2 * k]
+        Filled: the first limit is the first edge, with count 0.
+
+    Returns
+    -------
+    size : int
+        How many limits there are.
+    survives : bool
+        Whether a reader who takes the limits for float32 still keeps them apart.
+    """
+    size = 1
+    limits[0] = rows[0, 0]
+    counts[0] = 0.0
+    for i in range(rows.shape[0]):
+        if rows[i, 0] > limits[size - 1]:
+            limits[size] = rows[i, 0]
+            counts[size] = 0.0
+            size += 1
+        limits[size] = rows[i, 1]
+        counts[size] = rows[i, 2]
+        size += 1
+    low, high = limits[0], limits[size - 1]
+    largest = max(-low, high)
+    survives = largest < _LARGEST_FLOAT32 and (size == 2 or largest <= FAR * (high - low))
+    if survives:
+        for i in range(1, size):
+            survives &= np.float32(limits[i]) > np.float32(limits[i - 1])
+    return size, survives

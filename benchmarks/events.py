@@ -1,0 +1,137 @@
+"""What event files cost beside counting: the writer's thread, and reading them back. Prints one line of JSON.
+
+Runs as a script of its own: TensorBoard's loader is to be the one that people have who did not install TensorFlow.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STEPS = 500
+SIZE = 20_000
+
+
+def write(folder: str, steps: int) -> None:
+    """Write one series of drifting normals, with `fasthist`."""
+    import fasthist
+
+    rng = np.random.default_rng(0)
+    with fasthist.SummaryWriter(folder) as writer:
+        for step in range(steps):
+            values = rng.normal(step / steps, 0.02 + step / steps, SIZE)
+            writer.add_histogram("values", values.astype(np.float32), step)
+
+
+def read_ours(folder: str) -> Iterator[float]:
+    """Give the number of values in each histogram, read by us."""
+    import fasthist
+
+    for found in fasthist.read(folder):
+        yield float(found.histogram.counts.sum())
+
+
+def read_tensorboard(folder: str) -> Iterator[float]:
+    """Give the same, read by TensorBoard's Python loader: one file after the other."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util import tensor_util
+
+    for path in sorted(Path(folder).glob("*tfevents*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                yield float(tensor_util.make_ndarray(value.tensor)[:, 2].sum())
+
+
+def read_tbparse(folder: str) -> Iterator[float]:
+    """Give the same, read by tbparse."""
+    from tbparse import SummaryReader
+
+    for counts in SummaryReader(folder).histograms["counts"]:
+        yield float(counts.sum())
+
+
+READERS: dict[str, Callable[[str], Iterator[float]]] = {
+    "fasthist": read_ours,
+    "TensorBoard's Python loader": read_tensorboard,
+    "tbparse": read_tbparse,
+}
+
+
+def reading(library: str, folder: str, steps: int) -> float:
+    """Time reading a histogram back, in seconds.
+
+    Raises
+    ------
+    RuntimeError
+        What is read is not what was written.
+    """
+    read = READERS[library]
+    for _ in read(folder):  # what is imported late, is imported now
+        break
+    start = time.perf_counter()
+    found = list(read(folder))
+    seconds = time.perf_counter() - start
+    if found != [SIZE] * steps:
+        msg = f"{len(found)} histograms instead of {steps}, or other counts"
+        raise RuntimeError(msg)
+    return seconds / steps
+
+
+def writer_cpu(steps: int, *, tiny: bool) -> float:
+    """Measure the CPU time of the writer's thread for a histogram of a 104-tensor model, in seconds.
+
+    It bounds the time for which that thread holds the interpreter's lock: a part of it is spent in kernels without. The
+    file takes no time.
+    """
+    import tempfile
+
+    import models
+
+    import fasthist
+    from fasthist.events import background, files
+
+    class Nowhere(FileIO):
+        def write(self, data: Any) -> int:
+            return len(data)
+
+    files.FileIO = Nowhere  # type: ignore[misc]
+    spent: list[float] = []
+    turn = background.Log._turn
+
+    @functools.wraps(turn)
+    def timed(self: Any, requests: Any) -> bool:
+        start = time.thread_time()
+        try:
+            return turn(self, requests)
+        finally:
+            spent.append(time.thread_time() - start)
+
+    background.Log._turn = timed  # type: ignore[method-assign]
+    model = models.build("transformer", tiny=tiny)
+    tensors = len(dict(model.named_parameters()))
+    with tempfile.TemporaryDirectory(prefix="fasthist-") as folder:
+        writer = fasthist.SummaryWriter(folder)
+        for step in range(steps + 1):
+            writer.add_histograms(model, step)
+            writer.flush()
+            if step == 0:
+                spent.clear()  # the kernels are compiled or loaded
+        seconds = sum(spent) / steps / tensors
+        writer.close()
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
+    asked = json.loads(sys.argv[1])
+    what = {"write": write, "reading": reading, "writer_cpu": writer_cpu}[asked.pop("what")]
+    sys.stdout.write(json.dumps(what(**asked)) + "\n")
