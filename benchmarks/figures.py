@@ -218,9 +218,11 @@ def _reading_seconds(library: str, quick: bool, tiny: bool) -> list[float]:
         ]
 
 
-def _writer_cpu(library: str, quick: bool, tiny: bool) -> list[float]:  # noqa: ARG001
+def _writer_lock(library: str, quick: bool, tiny: bool) -> list[float]:  # noqa: ARG001
     steps = 2 if tiny else 20
-    return [_events("writer_cpu", steps=steps, tiny=tiny) for _ in range(1 if quick or tiny else 5)]
+    return [
+        _events("writer_lock", steps=steps, tiny=tiny) for _ in range(1 if quick or tiny else 5)
+    ]
 
 
 # -- training --------------------------------------------------------------------------------------------
@@ -285,7 +287,7 @@ FIGURES: dict[str, Figure | Training] = {
         Figure("extra memory", "bytes", tuple(_MEMORY), _extra_bytes, ("torch make_histogram",)),
         Figure("event of 1e6 normals", "bytes", tuple(_EVENT_WRITERS), _event_bytes),
         Figure("reading a histogram back", "s", tuple(events.READERS), _reading_seconds),
-        Figure("writer's thread, CPU time for a histogram", "s", ("fasthist",), _writer_cpu),
+        Figure("writer's thread, interpreter's lock for a histogram", "s", ("fasthist",), _writer_lock),
         Training(
             "training step, transformer, every step", "s", _TRAINING,
             "transformer", 1, {"fasthist": (4, 6), "torch": (1, 3)},

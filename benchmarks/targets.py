@@ -185,8 +185,8 @@ def _targets() -> Iterator[Target]:
             )
     yield at_most("an event of 1e6 normals", "event of 1e6 normals", 4200, bytes_text)
     yield at_most(
-        "CPU time of the writer's thread, for a histogram of the 104-tensor model",
-        "writer's thread, CPU time for a histogram", 20e-6, seconds_text,
+        "the writer's thread holds the interpreter's lock, for a histogram of the 104-tensor model",
+        "writer's thread, interpreter's lock for a histogram", 20e-6, seconds_text,
     )  # fmt: skip
     for reader, times in (("TensorBoard's Python loader", 20), ("tbparse", 1)):
         yield faster(

@@ -14,15 +14,13 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, Self
-
-from numpy.typing import ArrayLike
+from typing import Any
 
 from fasthist import compute
-from fasthist.arguments import as_extremes, as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.arguments import as_step, as_wall_time
 from fasthist.display import check_limit
 from fasthist.errors import ArgumentError, WriteError
 from fasthist.events import messages
@@ -31,12 +29,13 @@ from fasthist.events.record import OVERHEAD
 from fasthist.events.restart import restart_events
 from fasthist.events.writer import QUEUE_BYTES, EventFileWriter, WhenFull
 from fasthist.hist import Histogram
+from fasthist.raw_writer import RawWriter
 from fasthist.series import WrittenStep, parse_statistics
-from fasthist.thinning import SizeWarning, Thinning, last_events
+from fasthist.thinning import Thinning, last_events
 from fasthist.tree import named_leaves
 
 
-class SummaryWriter:
+class SummaryWriter(RawWriter):
     """Write histograms and scalars for TensorBoard, with the signatures of ``torch.utils.tensorboard``.
 
     Parameters
@@ -119,18 +118,15 @@ class SummaryWriter:
         if writer is not None and chosen:
             msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
             raise ArgumentError(msg)
-        self._thinning: Thinning = Thinning(every, keep_last=keep_last)
-        self._size_warning = SizeWarning()
-        self._events: EventFileWriter | ForeignWriter
+        thinning = Thinning(every, keep_last=keep_last)
         if writer is not None:
-            self._events = ForeignWriter(writer)
-            self.log_dir = self._events.log_dir
+            foreign = ForeignWriter(writer)
+            super().__init__(foreign.log_dir, foreign, thinning)
         else:
             if not chosen:
                 now = f"{datetime.now():%b%d_%H-%M-%S}"
                 chosen = Path("runs", f"{now}_{socket.gethostname()}{comment}")
-            self.log_dir = os.fsdecode(chosen)
-            self._events = EventFileWriter(
+            events = EventFileWriter(
                 chosen,
                 max_queue=max_queue,
                 flush_secs=flush_secs,
@@ -138,24 +134,21 @@ class SummaryWriter:
                 queue_bytes=queue_bytes,
                 when_full=when_full,
                 max_file_bytes=max_file_bytes,
-                last_events=functools.partial(last_events, self._thinning),
+                last_events=functools.partial(last_events, thinning),
             )
+            super().__init__(os.fsdecode(chosen), events, thinning)
         if purge_step is not None:
             self._purge(as_step(purge_step))
 
     def _purge(self, step: int) -> None:
-        for event in restart_events(self.log_dir, step):
-            self._events.add_event(event)
         try:
+            for event in restart_events(self.log_dir, step):
+                self._events.add_event(event)
             self._events.flush()
         except WriteError:
             if isinstance(self._events, EventFileWriter):
                 self._events.discard()  # nobody gets this writer, so nobody can flush it again
             raise
-
-    def get_logdir(self) -> str:
-        """Give `log_dir`."""
-        return self.log_dir
 
     def add_histogram(
         self,
@@ -305,152 +298,6 @@ class SummaryWriter:
         ).encode()
         return (len(event) + OVERHEAD) * -(-steps // self._thinning.every)
 
-    def add_histogram_raw(
-        self,
-        tag: str,
-        min: float,
-        max: float,
-        num: float,
-        sum: float,
-        sum_squares: float,
-        bucket_limits: ArrayLike,
-        bucket_counts: ArrayLike,
-        global_step: int | None = None,
-        walltime: float | None = None,
-    ) -> None:
-        """Write a histogram that was counted elsewhere.
-
-        Parameters
-        ----------
-        tag : str
-            Name of the series.
-        min, max : float
-            Smallest and largest value, finite. TensorBoard puts them in the place of the outermost edges.
-        num : float
-            How many values. Nothing is written for 0.
-        sum, sum_squares : float
-            Their moments.
-        bucket_limits : float64[k]
-            Right edges: finite, each greater than the one before, at least one. Both loaders draw the same
-            picture if the first is `min`, with count 0, and the last `max`.
-        bucket_counts : float64[k]
-            Values in each bucket, finite and not negative.
-        global_step, walltime
-            As in `add_histogram`.
-
-        Raises
-        ------
-        ArgumentError
-            One of these is not so.
-        WriteError
-            The file cannot be written; the event is held.
-        """
-        messages.check_tag(tag)
-        num = as_number(tag, "num", num)
-        if num == 0:
-            return
-        wall_time, step = as_wall_time(walltime), as_step(global_step)
-        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts)
-        low, high = as_extremes(tag, min, max, num)
-        value = messages.histogram_value(
-            tag,
-            min=low,
-            max=high,
-            num=num,
-            sum=as_number(tag, "sum", sum),
-            sum_squares=as_number(tag, "sum_squares", sum_squares),
-            bucket_limits=limits,
-            bucket_counts=counts,
-        )
-        if self._thinning.is_due(tag, step):
-            self._add(messages.summary_event([value], wall_time, step), step)
-
-    def add_scalar(
-        self,
-        tag: str,
-        scalar_value: Any,
-        global_step: int | None = None,
-        walltime: float | None = None,
-        new_style: bool = False,
-        double_precision: bool = False,
-    ) -> None:
-        """Write one number.
-
-        Parameters
-        ----------
-        tag : str
-            Name of the series.
-        scalar_value : float or array[1]
-            A real number, or an array or tensor of one element, from any library; stored as float32.
-        global_step, walltime
-            As in `add_histogram`.
-        new_style : bool
-            Write a tensor for the plugin "scalars" instead of ``simple_value``.
-        double_precision : bool
-            With `new_style`, store float64. ``simple_value`` is float32 in any case.
-
-        Raises
-        ------
-        ArgumentError
-            `scalar_value` is no real number, or another argument cannot be written.
-        WriteError
-            The file cannot be written; the event is held.
-        """
-        messages.check_tag(tag)
-        number = as_number(tag, "scalar_value", scalar_value)
-        if new_style:
-            value = messages.scalar_tensor_value(tag, number, double=double_precision)
-        else:
-            value = messages.scalar_value(tag, number)
-        step = as_step(global_step)
-        self._add(messages.summary_event([value], as_wall_time(walltime), step), step)
-
-    def flush(self, *, fsync: bool = False) -> None:
-        """Bring everything added so far to the file, where TensorBoard can read it.
-
-        Parameters
-        ----------
-        fsync : bool
-            Wait until the disk has it as well, so that it survives a loss of power.
-
-        Raises
-        ------
-        WriteError
-            Not all could be written; the rest is held for the next attempt.
-        """
-        self._events.flush(fsync=fsync)
-
-    def close(self) -> None:
-        """Flush and close the file; what is added later goes to a new one.
-
-        Raises
-        ------
-        WriteError
-            Not all could be written; the rest is held for the next attempt.
-        """
-        self._events.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> NoReturn:
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        if name.startswith("add_"):
-            msg += (
-                ": fasthist writes histograms and scalars. "
-                f"Hint: use torch's SummaryWriter beside it, in a directory of its own, for {name}."
-            )
-        raise AttributeError(msg)
-
     def _add_histograms(self, written: WrittenStep) -> None:
         if written.says_something():
             self._add(written.encode, written.step, written.nbytes)
-
-    def _add(
-        self, event: bytes | Callable[[], bytes], step: int, nbytes: int | None = None
-    ) -> None:
-        self._events.add_event(event, step=step, nbytes=nbytes)
-        self._size_warning.check(self._events.nbytes, self.log_dir)

@@ -247,9 +247,11 @@ def test_two_files_of_one_step_without_a_shared_tag(tmp_path):
     assert set(read_histograms(tmp_path / "runs")) == {("a", 1), ("b", 1)}
 
 
-def test_a_url_is_no_directory(tmp_path):
+def test_a_url_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
     result = run("log", save(tmp_path / "m.npz"), "--log-dir", "s3://bucket/runs")
     assert "'s3://bucket/runs'" in one_line(result)
+    assert "pip install 'fasthist[fsspec]'" in one_line(result)
 
 
 @pytest.mark.parametrize(

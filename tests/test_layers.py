@@ -67,6 +67,7 @@ ORDER = (
     "arguments",
     "series",
     "thinning",
+    "raw_writer",
     "summary_writer",
     "demo",
     "cli",

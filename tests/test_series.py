@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import distributions
 import numpy as np
 import pytest
 from event_files import all_events
 
 from fasthist import SummaryWriter, histogram
+from fasthist.display import survives_float32
 from fasthist.errors import ArgumentError
+from fasthist.kernels.outlines import lay_out
 from fasthist.series import parse_statistics
 
 VALUES = np.concatenate((np.random.default_rng(0).normal(3, 2, 5000), np.zeros(2500)))
@@ -93,3 +96,16 @@ def test_numpys_numbers_are_numbers():
         "quantile_0.25",
         "std",
     ]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("name", distributions.DISTRIBUTIONS)
+def test_an_outline_is_laid_out_as_numpy_would(name):
+    """The kernel that lays it out follows the functions that say what is written."""
+    h = histogram(distributions.make(name, 2000))
+    limits, counts = np.empty((2, 2 * len(h.outline) + 1))
+    size, survives = lay_out(h.outline, limits, counts)
+    raw = h.to_raw()
+    assert limits[:size].tolist() == raw["bucket_limits"].tolist()
+    assert counts[:size].tolist() == raw["bucket_counts"].tolist()
+    assert survives == survives_float32(raw["bucket_limits"])

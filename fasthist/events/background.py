@@ -146,19 +146,29 @@ class Log:
         if self._thread is None:
             endings.watch_process(self)
             self._thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except (
+                RuntimeError
+            ):  # the interpreter ends and starts none any more; `ask` does the work then
+                self._thread, self.at_end = None, True
 
     def ask(
         self, what: Literal["flush", "fsync", "close", "discard"], wait: float | None = None
     ) -> bool:
         """Have the thread do something, and wait for it; say whether it was done in time."""
+        request = _Request(what, queue.SimpleQueue())
         thread = self._thread
         if thread is None:
-            return True
-        request = _Request(what, queue.SimpleQueue())
-        self._wake.put(request)
-        if threading.get_ident() in endings.servers:
-            return True  # a finalizer that runs in such a thread: it must not wait for itself, nor for one that waits
+            with self._adding:
+                thread = self._thread
+                if thread is None:
+                    self._turn([request])
+        if thread is not None:
+            self._wake.put(request)
+            if threading.get_ident() in endings.servers:
+                # A finalizer that runs in such a thread: it must not wait for itself, nor for one that waits.
+                return True
         until = None if wait is None else time.monotonic() + wait
         while True:
             try:
@@ -167,7 +177,9 @@ class Log:
             except queue.Empty:
                 if until is not None and time.monotonic() > until:
                     return False
-                if not thread.is_alive():  # it was closed meanwhile, after all that was handed over
+                if (
+                    thread is None or not thread.is_alive()
+                ):  # it was closed meanwhile, after all was written
                     return True
         if error is not None:
             raise error
@@ -295,6 +307,8 @@ class Log:
                 count = file.append(records)
             finally:
                 if not file.usable:
+                    with contextlib.suppress(OSError):
+                        file.publish(fsync=False)
                     self._let_go()
             for _ in range(count):
                 self._held_bytes -= len(self._held.popleft())

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from types import FrameType
 from typing import Protocol
@@ -90,9 +91,10 @@ def _close_if_alive(reference: weakref.ref[Log]) -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     del frame
+    until = time.monotonic() + PATIENCE
     for log in list(_logs):
         with contextlib.suppress(WriteError):  # the process is to end, whatever the disk says
-            log.close(PATIENCE)
+            log.close(max(until - time.monotonic(), 0))
     # End as if nobody had handled it: whoever waits for the process is told of the signal.
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)

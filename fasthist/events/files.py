@@ -12,6 +12,7 @@ Sources: TensorBoard reads files in the order of their names; W&B reads those wh
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import itertools
@@ -29,7 +30,7 @@ _NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
 class AppendOnly(Protocol):
-    """An event file that grows; what raises an OSError has taken `append`'s records in part, or not at all."""
+    """An event file that grows."""
 
     name: str
     """A path or URL, for errors."""
@@ -43,7 +44,7 @@ class AppendOnly(Protocol):
         """False once nothing more can be appended."""
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Write some records; give how many are in the file, fewer than all if it was given up among them."""
+        """Write some records; give how many are in the file, fewer than all if it went wrong after some of them."""
 
     def publish(self, *, fsync: bool) -> None:
         """Let readers see what was appended; with `fsync`, even after the machine lost its power."""
@@ -97,39 +98,35 @@ class EventFile:
         Raises
         ------
         OSError
-            None of them is in the file, unless it is not `usable` any more.
+            None of them is in the file.
         """
         data = b"".join(records)
+        rest = memoryview(data)
         try:
             if self.size and os.fstat(self._file.fileno()).st_nlink == 0:
                 # The system would take what is written into a deleted file, and nobody could ever read it.
                 self.usable = False
                 raise FileNotFoundError(errno.ENOENT, "the event file was deleted", self.name)
-            rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
-            arrived = self._cut(records)
+            ends = list(itertools.accumulate(map(len, records)))
+            arrived = bisect.bisect_right(ends, len(data) - len(rest))
+            self._cut(ends[arrived - 1] if arrived else 0)
             if not arrived:
                 raise
             return arrived
         self.size += len(data)
         return len(records)
 
-    def _cut(self, records: Iterable[bytes]) -> int:
-        """Cut off what follows the last whole record; give how many records stay where that is impossible."""
+    def _cut(self, arrived: int) -> None:
+        """Cut off what follows the whole records of the last write, so many bytes; where it cannot be done, give up."""
+        self.size += arrived
         try:
             self._file.seek(self.size)
             self._file.truncate()
         except OSError:
             self.usable = False
-        else:
-            return 0
-        end = self.size
-        with contextlib.suppress(OSError):
-            end = os.fstat(self._file.fileno()).st_size
-        ends = itertools.accumulate(map(len, records), initial=self.size)
-        return max(sum(reached <= end for reached in ends) - 1, 0)
 
     def publish(self, *, fsync: bool) -> None:
         """Have the system write to the disk, if asked; other processes see the file as it grows."""

@@ -20,6 +20,7 @@ from fasthist.errors import ArgumentError
 from fasthist.events import fields
 from fasthist.events.wire import (
     delimited,
+    delimited_head,
     double_field,
     doubles_field,
     float_member,
@@ -125,8 +126,12 @@ def summary_event(values: Iterable[bytes], wall_time: float, step: int | None) -
     ArgumentError
         `step` does not fit.
     """
-    summary = b"".join([delimited(fields.SUMMARY_VALUE, value) for value in values])
-    return _event_head(wall_time, step or 0) + delimited(fields.EVENT_SUMMARY, summary)
+    parts: list[bytes] = []
+    for value in values:
+        parts += delimited_head(fields.SUMMARY_VALUE, len(value)), value
+    size = sum(map(len, parts))
+    head = _event_head(wall_time, step or 0) + delimited_head(fields.EVENT_SUMMARY, size)
+    return b"".join((head, *parts))
 
 
 def scalar_value(tag: str, value: float) -> bytes:
@@ -222,18 +227,22 @@ def histogram_value(
     The numbers are not looked at: a NaN or infinite edge blanks the card of the tag. Needs no metadata, in
     either of TensorBoard's loaders.
     """
-    histo = b"".join(
+    moments = b"".join(
         (
             double_field(fields.HISTO_MIN, min),
             double_field(fields.HISTO_MAX, max),
             double_field(fields.HISTO_NUM, num),
             double_field(fields.HISTO_SUM, sum),
             double_field(fields.HISTO_SUM_SQUARES, sum_squares),
-            doubles_field(fields.HISTO_LIMITS, bucket_limits),
-            doubles_field(fields.HISTO_COUNTS, bucket_counts),
         )
     )
-    return _tag(tag) + delimited(fields.VALUE_HISTO, histo)
+    limits, counts = raw_doubles(bucket_limits), raw_doubles(bucket_counts)
+    limits_head = delimited_head(fields.HISTO_LIMITS, len(limits)) if limits else b""
+    counts_head = delimited_head(fields.HISTO_COUNTS, len(counts)) if counts else b""
+    # Joined once: each further copy takes half a microsecond.
+    parts = (moments, limits_head, limits, counts_head, counts)
+    size = len(moments) + len(limits_head) + len(limits) + len(counts_head) + len(counts)
+    return b"".join((_tag(tag), delimited_head(fields.VALUE_HISTO, size), *parts))
 
 
 def histogram_tensor_value(tag: str, rows: NDArray[np.float64]) -> bytes:

@@ -15,7 +15,8 @@ def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
     Parameters
     ----------
     log_dir : str or os.PathLike
-        The run. Its files are read once, to the end; none of them is changed. One value of each tag is held.
+        The run; empty if it is not known. Its files are read once, to the end; none of them is changed. One value of each
+        tag is held.
     step : int
         int64.
 
@@ -40,7 +41,7 @@ def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
     """
     kept: dict[str, tuple[int, float, bytes]] = {}
     stale: set[str] = set()
-    for tag, at, wall_time, value in raw_values(log_dir):
+    for tag, at, wall_time, value in raw_values(log_dir) if log_dir else ():
         if at >= step:
             stale.add(tag)
         else:

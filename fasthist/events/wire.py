@@ -194,7 +194,27 @@ def delimited(number: int, payload: bytes) -> bytes:
     >>> delimited(1, b"ab").hex()
     '0a026162'
     """
-    return b"".join((_key(number, DELIMITED), varint(len(payload)), payload))
+    return delimited_head(number, len(payload)) + payload
+
+
+@functools.lru_cache(
+    maxsize=1 << 12
+)  # histograms have a few hundred sizes, the same again and again
+def delimited_head(number: int, size: int) -> bytes:
+    """Encode what goes before the payload of a `delimited` field, for a caller who joins many parts at once.
+
+    Parameters
+    ----------
+    number : int
+        The field's number.
+    size : int
+        Bytes of the payload.
+
+    Returns
+    -------
+    bytes
+    """
+    return _key(number, DELIMITED) + varint(size)
 
 
 @functools.cache  # a dozen keys for each histogram, the same each time
