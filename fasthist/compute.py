@@ -150,6 +150,8 @@ def warmup() -> None:
     >>> import fasthist
     >>> fasthist.warmup()
     """
+    from fasthist.kernels.outlines import lay_out
+
     every_buckets: tuple[BucketsArgument, ...] = ("auto", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
         patterns = intake.Bits(np.zeros(max(WIDEN_BELOW.values()), dtype=row.carrier), name)
@@ -157,6 +159,7 @@ def warmup() -> None:
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:
                 histogram(array, buckets=buckets)
+    lay_out(histogram([0.0]).outline, *np.empty((2, 3)))
 
 
 def check_device(device: str | None) -> None:

@@ -19,11 +19,14 @@ caching.FunctionCache._impl_class._locator_classes = []
 """
 
 IS_WARM = """
+import tempfile
 import fasthist
-from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns
+from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns, outlines
 from numba.core.dispatcher import Dispatcher
 fasthist.warmup()
-for module in (batch, cpu, cpu_buckets, cpu_patterns):
+with tempfile.TemporaryDirectory() as folder, fasthist.SummaryWriter(folder) as writer:
+    writer.add_histogram("a", [1.0, 2.0], 1)
+for module in (batch, cpu, cpu_buckets, cpu_patterns, outlines):
     for name, kernel in vars(module).items():
         if isinstance(kernel, Dispatcher) and kernel.stats.cache_misses:
             print(name, *kernel.stats.cache_misses)
