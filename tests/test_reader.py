@@ -25,7 +25,7 @@ from tensorboard.util.tensor_util import make_ndarray
 import fasthist
 from fasthist.buckets import Buckets
 from fasthist.errors import ArgumentError, EventFileError, FasthistError, MessageError
-from fasthist.events import messages, record
+from fasthist.events import messages, parsing, record, restoring
 from fasthist.events.reader import raw_values
 from fasthist.events.recordfile import BLOCK, RecordFile
 from fasthist.hist import Histogram
@@ -816,3 +816,68 @@ def test_reading_needs_neither_numba_nor_protobuf():
     count, *loaded = done.stdout.split()
     assert int(count) > 20
     assert loaded == []
+
+
+def test_many_restored_at_once_equal_each_alone():
+    """Regular histograms take a way of their own; among irregular ones of every kind it gives what the other gives."""
+    rng = np.random.default_rng(11)
+
+    def moments(kind):
+        size = int(rng.integers(3, 40))
+        limits = np.sort(rng.normal(0, 1, size))
+        counts = rng.integers(1, 9, size).astype(np.float64)
+        counts[0] = 0
+        counts[rng.integers(1, size, 2)] = 5
+        low, high = limits[0], limits[-1]
+        num, total, squares = counts.sum(), rng.normal(), 3.5
+        if kind == "nan":
+            counts[size // 2] = math.nan
+        elif kind == "fraction":
+            counts[1] = 0.5
+        elif kind == "negative":
+            counts[1] = -1
+        elif kind == "huge":
+            counts[1] = 2.0**60
+        elif kind == "inf":
+            limits[-1] = math.inf
+        elif kind == "falling":
+            limits[1] = limits[2]
+        elif kind == "full first":
+            counts[0] = 2
+        elif kind == "empty last":
+            counts[-1] = 0
+        elif kind == "empty":
+            counts[:] = 0
+        elif kind == "sizes":
+            counts = counts[1:]
+        elif kind == "short":
+            limits, counts = limits[:2], counts[:2]
+        elif kind == "num":
+            num += 1
+        elif kind == "sums":
+            total = squares = math.nan
+        elif kind == "ends":
+            low, high = low - 1, math.nan
+        return parsing.Moments([low, high, num, total, squares], limits, counts)
+
+    kinds = [
+        "", "nan", "fraction", "negative", "huge", "inf", "falling", "full first", "empty last", "empty", "sizes",
+        "short", "num", "sums", "ends",
+    ]  # fmt: skip
+    quick = 0
+    for _ in range(50):
+        batch = [moments(kind) for kind in rng.choice(kinds, 30)]
+        specials = [(i, None, 0) for i in range(len(batch))]
+        for one, special, made in zip(
+            batch, specials, restoring.regular(batch, specials), strict=True
+        ):
+            if made is not None:
+                quick += 1
+                alone = restoring.from_moments(one, special)
+                assert made == alone
+                assert (made.counts.dtype, made.sum, made.sum_squares) == (
+                    (alone.counts.dtype, alone.sum, alone.sum_squares)
+                )
+                assert made.counts.base is None
+    assert quick > 200
+    assert restoring.regular([], []) == []

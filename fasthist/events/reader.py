@@ -4,7 +4,7 @@ Guarantees:
 
 - What is given was in the file as it is: the checksums of every record are looked at.
 - A record that is not all there yet is the end for now; asking again goes on with it.
-- What is held is one block of a file, or one record where that is larger, and a few names.
+- What is held is one block of a file, or one record where that is larger, the histograms in it, and a few names.
 
 Two ways in: `read` gives the histograms of files and runs, `raw_values` the values of one run as bytes, for who
 writes them again.
@@ -16,12 +16,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fasthist.errors import ArgumentError, MessageError
+from numpy.typing import NDArray
+
+from fasthist.errors import ArgumentError, EventFileError, MessageError
 from fasthist.events.messages import WRITER
 from fasthist.events.parsing import (
     HISTOGRAMS,
+    Moments,
     Value,
     read_event,
     read_moments,
@@ -31,13 +34,24 @@ from fasthist.events.parsing import (
     read_writer,
 )
 from fasthist.events.recordfile import RecordFile
-from fasthist.events.restoring import NONE, UNTOLD, Specials, empty, from_moments, from_rows
+from fasthist.events.restoring import (
+    NONE,
+    UNTOLD,
+    Specials,
+    empty,
+    from_moments,
+    from_rows,
+    regular,
+)
 from fasthist.hist import Histogram
 
 _SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
 
 # A float32 holds whole numbers below this one exactly.
 _EXACT = 2.0**24
+
+# Bytes of events that are restored together: some 70 histograms, which numpy takes a third of the time for.
+_BATCH = 1 << 18
 
 
 class ReadHistogram(NamedTuple):
@@ -91,8 +105,12 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
 
     Examples
     --------
+    >>> import fasthist
+    >>> with fasthist.SummaryWriter("runs/a") as writer:
+    ...     writer.add_histogram("fc1/weight", [1.0, 2.0, 4.0], 7)
     >>> for run, tag, step, wall_time, histogram in fasthist.read("runs"):
-    ...     print(run, tag, step, histogram.quantile(0.5))
+    ...     print(run, tag, step, histogram.num)
+    a fc1/weight 7 3
     """
     return EventReader(log_dir, skip_corrupt=skip_corrupt)
 
@@ -108,8 +126,8 @@ class _Run:
         )  # files that fasthist wrote, whose scalars may tell of NaN and infinities
         self.tags: set[bytes] = set()  # whose tensors are rows of histograms
 
-    def decode(self, payload: bytes, path: str, *, first: bool) -> list[ReadHistogram]:
-        """Give the histograms in an event, or raise MessageError."""
+    def decode(self, payload: bytes, path: str, *, first: bool) -> list[_Found]:
+        """Find the histograms in an event, or raise MessageError."""
         event = read_event(payload)
         if first and event.source is not None and read_writer(payload, event.source) == WRITER:
             self.ours.add(path)
@@ -136,17 +154,27 @@ class _Run:
         for value in found:
             counts = told.pop(value.tag, None)
             specials = silent if counts is None else _specials(counts)
+            form: Moments | NDArray[Any]
             if value.histo is not None:
-                histogram = from_moments(read_moments(payload, value.histo), specials)
+                form = read_moments(payload, value.histo)
             else:
                 assert value.tensor is not None
-                histogram = from_rows(read_rows(payload, value.tensor), specials)
-            made.append(ReadHistogram(self.name, read_text(value.tag), step, wall_time, histogram))
+                form = read_rows(payload, value.tensor)
+            made.append(_Found(read_text(value.tag), step, wall_time, form, specials))
         for tag, counts in told.items():
             if all(_is_count(count) for count in counts):
-                histogram = empty(_specials(counts), 0.0, 0.0)
-                made.append(ReadHistogram(self.name, read_text(tag), step, wall_time, histogram))
+                made.append(_Found(read_text(tag), step, wall_time, None, _specials(counts)))
         return made
+
+
+class _Found(NamedTuple):
+    """A histogram that is not restored yet: of no finite value if it has no form."""
+
+    tag: str
+    step: int
+    wall_time: float
+    form: Moments | NDArray[Any] | None
+    specials: Specials
 
 
 def _specials(counts: list[float]) -> Specials:
@@ -212,15 +240,75 @@ class EventReader:
 
 
 def _histograms(run: _Run, file: RecordFile) -> Iterator[ReadHistogram]:
-    for payload, offset in file:
+    """Give what is new in a file, restored some at a time."""
+    pending: list[tuple[int, list[_Found]]] = []
+    held = 0
+    records = iter(file)
+    while True:
+        try:
+            payload, offset = next(records)
+        except StopIteration:
+            break
+        except EventFileError:
+            yield from _restored(run, file, pending)
+            raise
         try:
             found = run.decode(payload, file.path, first=offset == 0)
         except MessageError as error:
-            after, file.offset = file.offset, offset
-            file.corrupt(str(error))
-            file.offset = after
+            yield from _restored(run, file, pending)
+            pending, held = [], 0
+            _corrupt(file, offset, error)
+            continue
+        if found:
+            pending.append((offset, found))
+            held += len(payload)
+            if held >= _BATCH:
+                yield from _restored(run, file, pending)
+                pending, held = [], 0
+    yield from _restored(run, file, pending)
+
+
+def _restored(
+    run: _Run, file: RecordFile, pending: list[tuple[int, list[_Found]]]
+) -> Iterator[ReadHistogram]:
+    """Restore what was found in some events: all of an event, or nothing."""
+    moments, specials = [], []
+    for _, event in pending:
+        for one in event:
+            if isinstance(one.form, Moments):
+                moments.append(one.form)
+                specials.append(one.specials)
+    quick = iter(regular(moments, specials))
+    for offset, event in pending:
+        made = []
+        try:
+            for tag, step, wall_time, form, special in event:
+                histogram = next(quick) if isinstance(form, Moments) else None
+                if histogram is None:
+                    histogram = _restore(form, special)
+                made.append(ReadHistogram(run.name, tag, step, wall_time, histogram))
+        except MessageError as error:
+            _corrupt(file, offset, error)
+            # Those behind it in the event are passed over as well.
+            for one in event[len(made) + 1 :]:
+                if isinstance(one.form, Moments):
+                    next(quick)
         else:
-            yield from found
+            yield from made
+
+
+def _restore(form: Moments | NDArray[Any] | None, specials: Specials) -> Histogram:
+    if form is None:
+        return empty(specials, 0.0, 0.0)
+    if isinstance(form, Moments):
+        return from_moments(form, specials)
+    return from_rows(form, specials)
+
+
+def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
+    after, file.offset = file.offset, offset
+    file.corrupt(str(error))
+    file.offset = after
 
 
 def _runs(log_dir: str) -> list[tuple[str, list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _WHOLE = 2.0**53
 _NOWHERE = checked_buckets(np.array([0.0, 1.0]))
 # A product with it adds up a few hundred numbers in half the time of sum().
 _ONES = np.ones(1024)
+_AT_0 = np.zeros(1, dtype=np.int64)
 _NO_COUNTS = np.zeros(1, dtype=np.uint64)
 
 
@@ -49,42 +51,107 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
     MessageError
         It contradicts itself.
     """
-    (low, high, said, total, squares), limits, counted = moments
+    numbers, limits, counted = moments
     size = limits.size
     if counted.size != size:
         msg = f"the histogram has {size} limits and {counted.size} counts"
         raise MessageError(msg)
     counts, num = _counted(counted)
-    # A sum is known if it is of the values counted; a NaN compares unequal.
-    known = said == num
-    sums = (
-        total if known and not math.isnan(total) else None,
-        squares if known and squares >= 0 else None,
-    )
     if not num:
-        return empty(specials, *sums)
-    if size > 1 and not counts.item(0) and counts.item(1) and counts.item(-1):
-        edges = limits.astype(np.float64)
-        counts = counts[1:]
-    else:
-        filled = counts.nonzero()[0]
-        first, last = int(filled[0]), int(filled[-1])
-        edges = np.empty(last - first + 2)
-        edges[1:] = limits[first : last + 1]
-        # The first limit is the right end of a bucket whose left one is nowhere.
-        edges[0] = limits[first - 1] if first else _begin(low, float(limits[0]))
-        counts = counts[first : last + 1]
+        return empty(specials, *_known_sums(numbers, num))
+    filled = counts.nonzero()[0]
+    first, last = int(filled[0]), int(filled[-1])
+    edges = np.empty(last - first + 2)
+    edges[1:] = limits[first : last + 1]
+    # The first limit is the right end of a bucket whose left one is nowhere.
+    edges[0] = limits[first - 1] if first else _begin(numbers[0], float(limits[0]))
+    counts = counts[first : last + 1]
     ends = edges.item(0), edges.item(1), edges.item(-2), edges.item(-1)
     if not (_all(edges[1:] > edges[:-1]) and ends[0] > -math.inf and ends[3] < math.inf):
         msg = "the limits of the histogram's buckets do not increase, or are not finite"
         raise MessageError(msg)
+    return _with_moments(numbers, edges, counts, num, ends, specials)
+
+
+def regular(found: list[Moments], specials: list[Specials]) -> list[Histogram | None]:
+    """Restore what needs no second look, in a third of the time that `from_moments` takes for one after the other.
+
+    Parameters
+    ----------
+    found : list of Moments
+    specials : list of (int or None, int or None, int or None)
+
+    Returns
+    -------
+    list of Histogram or None
+        What `from_moments` gives. None where the histogram is not one as fasthist and TensorBoard's tools mostly write
+        them: its first count 0, the next and the last one not, all of them whole, and limits that increase.
+    """
+    made: list[Histogram | None] = [None] * len(found)
+    likely = [
+        i
+        for i, one in enumerate(found)
+        if one.limits.size == one.counts.size and one.limits.size > 2
+    ]
+    if not likely:
+        return made
+    limits = np.concatenate([found[i].limits for i in likely])
+    counts = np.concatenate([found[i].counts for i in likely])
+    stops = np.cumsum([found[i].limits.size for i in likely])
+    starts = np.concatenate((_AT_0, stops[:-1]))
+    # What is not whole, negative, NaN or infinite does not come back from an integer as it went in.
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole = counts.astype(np.uint64)
+        right = whole.astype(np.float64) == counts
+        nums = np.add.reduceat(counts, starts)
+    right[1:] &= limits[1:] > limits[:-1]
+    right[starts] = counts[starts] == 0
+    right = np.logical_and.reduceat(right, starts)
+    right &= (counts[starts + 1] > 0) & (counts[stops - 1] > 0) & (nums < _WHOLE)
+    ends = limits[np.stack((starts, starts + 1, stops - 2, stops - 1), axis=1)]
+    right &= (ends[:, 0] > -math.inf) & (ends[:, 3] < math.inf)
+    rows = zip(
+        likely, right.tolist(), starts.tolist(), stops.tolist(), nums.tolist(), ends.tolist(),
+        strict=True,
+    )  # fmt: skip
+    for i, good, start, stop, num, outer in rows:
+        if good:
+            # Copies, or else a histogram that is kept would keep all of them.
+            edges, own = limits[start:stop].copy(), whole[start + 1 : stop].copy()
+            made[i] = _with_moments(found[i].numbers, edges, own, int(num), outer, specials[i])
+    return made
+
+
+def _known_sums(numbers: list[float], num: float) -> tuple[float | None, float | None]:
+    _, _, said, total, squares = numbers
+    # A sum is known if it is of the values counted; a NaN compares unequal.
+    known = said == num
+    return (
+        total if known and not math.isnan(total) else None,
+        squares if known and squares >= 0 else None,
+    )
+
+
+def _with_moments(
+    numbers: list[float],
+    edges: NDArray[np.float64],
+    counts: NDArray[Any],
+    num: float,
+    ends: Sequence[float],
+    specials: Specials,
+) -> Histogram:
+    """Make a histogram of what the file says beside its buckets, as far as these bear it out.
+
+    `ends` are its first two and its last two edges.
+    """
+    low, high = numbers[:2]
     return _made(
         edges,
         counts,
         num,
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
-        *sums,
+        *_known_sums(numbers, num),
         specials,
     )
 
