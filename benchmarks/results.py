@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,18 @@ class Run:
     ----------
     content : dict
         A result file, see `run.main`.
+    parts : sequence of dict
+        Those of later runs of a choice of cases, which stand in the place of the older ones.
     """
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    def __init__(self, content: dict[str, Any], parts: Sequence[dict[str, Any]] = ()) -> None:
         self.content = content
-        self.records = {record["name"]: record for record in content["cases"] + content["figures"]}
+        self.parts = parts
+        self.records = {
+            record["name"]: record
+            for run in (content, *parts)
+            for record in run["cases"] + run["figures"]
+        }
 
     def result(self, name: str, library: str = OURS) -> dict[str, Any]:
         """Give what is known of a library in a case or figure.
@@ -76,8 +84,14 @@ class Run:
         return (
             f"{about['cpu']}, {about['cores']} cores (threads: {threads}), {about['system']}; "
             f"{about['date'][:10]}, commit {about['commit']}{state}, {kind} in {about['seconds']:.0f} s. "
-            f"{versions}."
+            f"{versions}." + "".join(map(_told_part, self.parts))
         )
+
+
+def _told_part(part: dict[str, Any]) -> str:
+    state = " with changes not committed" if part["dirty"] else ""
+    count = len(part["cases"]) + len(part["figures"])
+    return f" {count} cases measured again on {part['date'][:10]}, commit {part['commit']}{state}."
 
 
 def told(found: dict[str, Any]) -> str:
@@ -96,18 +110,25 @@ def newest(results: Path) -> list[Run]:
     Returns
     -------
     list of Run
-        The newest first. Runs of a choice of cases, or on few elements, are not looked at.
+        The newest first, each with later runs of a choice of cases. Runs on few elements are not looked at.
     """
     chosen = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         runs = [
             json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
         ]
-        runs = [run for run in runs if not run["only"] and not run["tiny"]]
+        runs = [run for run in runs if not run["tiny"]]
+        full = [run for run in runs if not run["only"]]
         # max() keeps the first of equals; of two runs in one second the later has the later name.
-        whole = [run for run in runs if not run["quick"]] or runs
+        whole = [run for run in full if not run["quick"]] or full
         if whole:
-            chosen.append(Run(max(reversed(whole), key=lambda run: run["date"])))
+            last = max(reversed(whole), key=lambda run: run["date"])
+            parts = [
+                run
+                for run in runs
+                if run["only"] and not run["quick"] and run["date"] > last["date"]
+            ]
+            chosen.append(Run(last, sorted(parts, key=lambda run: run["date"])))
     return sorted(chosen, key=lambda run: run.content["date"], reverse=True)
 
 

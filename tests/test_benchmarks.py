@@ -526,7 +526,21 @@ def test_newest_whole_run_of_each_machine(tmp_path):
     put(tmp_path, "5", date="2026-01-06T00:00:00Z", commit="tiny", tiny=9)
     put(tmp_path, "1", date="2026-01-09T00:00:00Z", commit="other", quick=True, machine="b")
     (tmp_path / "pictures").mkdir()
-    assert [found.content["commit"] for found in newest(tmp_path)] == ["other", "new"]
+    put(tmp_path, "6", date="2026-01-02T00:00:00Z", commit="before", only="x")
+    other, new = newest(tmp_path)
+    assert (other.content["commit"], other.parts) == ("other", [])
+    assert new.content["commit"] == "new"
+    assert [part["commit"] for part in new.parts] == ["part"]
+    assert "cases measured again on 2026-01-05, commit part." in new.title
+
+
+def test_a_later_run_of_some_cases_stands_in_their_place():
+    def content(commit, median, **rest):
+        case = {"name": "a", "libraries": {"fasthist": {"median": median}}}
+        return {"commit": commit, "cases": [case], "figures": [], **rest}
+
+    assert Run(content("old", 1.0)).median("a") == 1.0
+    assert Run(content("old", 1.0), [content("new", 2.0)]).median("a") == 2.0
 
 
 def reported(*arguments, tmp_path):
