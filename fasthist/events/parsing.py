@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from fasthist.events.wire import (
     FIXED32,
     FIXED64,
     VARINT,
+    delimited_head,
     read_double,
     read_float,
     read_numbers,
@@ -62,12 +64,14 @@ _MOMENTS = {
         )
     )
 }
-_MOMENT_KEYS = tuple(_MOMENTS)
-_ALL_MOMENTS = struct.Struct("<BdBdBdBdBd")
+_MOMENT_KEYS = bytes(_MOMENTS)
+_ALL_MOMENTS = struct.Struct("<xdxdxdxdxd")
 _LIMITS = fields.HISTO_LIMITS << 3 | DELIMITED
 _LIMIT = fields.HISTO_LIMITS << 3 | FIXED64
 _COUNTS = fields.HISTO_COUNTS << 3 | DELIMITED
 _COUNT = fields.HISTO_COUNTS << 3 | FIXED64
+_ALL_LIMITS = frozenset((_LIMITS, _LIMIT))
+_BUCKETS = _ALL_LIMITS | {_COUNTS, _COUNT}
 
 _DTYPE = fields.TENSOR_DTYPE << 3 | VARINT
 _SHAPE = fields.TENSOR_SHAPE << 3 | DELIMITED
@@ -104,12 +108,13 @@ class Value(NamedTuple):
 class Moments(NamedTuple):
     """A ``HistogramProto``, not looked at.
 
-    `numbers` are min, max, num, sum and sum_squares; `limits` float64[k] and `counts` float64[m] are views.
+    `numbers` are min, max, num, sum and sum_squares; `limits` and `counts` are the bytes of whole little-endian
+    doubles, which take a fourth of the time that arrays take to make, and to join.
     """
 
-    numbers: list[float]
-    limits: NDArray[Any]
-    counts: NDArray[Any]
+    numbers: Sequence[float]
+    limits: bytes
+    counts: bytes
 
 
 def read_event(data: bytes) -> Event:
@@ -133,6 +138,10 @@ def read_event(data: bytes) -> Event:
     values: list[Place] = []
     for key, at, stop in split(data, 0, len(data)):
         if key == _SUMMARY:
+            size = stop - at - 3
+            if size >= 128 and data[at : at + 3] == delimited_head(fields.SUMMARY_VALUE, size):
+                values.append((at + 3, stop))  # one value and no more, as most are: 0.2 us less
+                continue
             for inner, begin, end in split(data, at, stop):
                 if inner == _VALUE:
                     values.append((begin, end))
@@ -248,23 +257,37 @@ def read_moments(data: bytes, place: Place) -> Moments:
     """
     numbers = [0.0] * 5
     begin, end = place
-    if end - begin > _ALL_MOMENTS.size:
+    middle = begin + _ALL_MOMENTS.size
+    if middle < end and data[begin:middle:9] == _MOMENT_KEYS:
         # Mostly all five are there, none being zero, in the order of their numbers.
         found = _ALL_MOMENTS.unpack_from(data, begin)
-        if found[::2] == _MOMENT_KEYS:
-            numbers = list(found[1::2])
-            begin += _ALL_MOMENTS.size
-    limits: list[NDArray[Any]] = []
-    counts: list[NDArray[Any]] = []
+        # Behind them are as many limits as counts, 16 to 2047: 1.5 us less than to take the fields apart.
+        half = (end - middle) // 2
+        size = half - 3
+        if (
+            size >= 128
+            and not size & 7
+            and data[middle : middle + 3] == delimited_head(fields.HISTO_LIMITS, size)
+            and data[middle + half : end - size] == delimited_head(fields.HISTO_COUNTS, size)
+        ):
+            return Moments(found, data[middle + 3 : middle + half], data[end - size : end])
+        numbers = list(found)
+        begin = middle
+    limits: list[bytes] = []
+    counts: list[bytes] = []
     for key, at, stop in split(data, begin, end):
-        place_of = _MOMENTS.get(key)
-        if place_of is not None:
-            numbers[place_of] = read_double(data, at)
-        elif key in (_LIMITS, _LIMIT):
-            limits.append(read_numbers(data, at, stop, "<f8"))
-        elif key in (_COUNTS, _COUNT):
-            counts.append(read_numbers(data, at, stop, "<f8"))
-    return Moments(numbers, _joined(limits), _joined(counts))
+        if key in _BUCKETS:
+            if stop - at & 7:
+                msg = f"{stop - at} bytes are no whole number of values"
+                raise MessageError(msg)
+            (limits if key in _ALL_LIMITS else counts).append(data[at:stop])
+        elif key in _MOMENTS:
+            numbers[_MOMENTS[key]] = read_double(data, at)
+    return Moments(
+        numbers,
+        limits[0] if len(limits) == 1 else b"".join(limits),
+        counts[0] if len(counts) == 1 else b"".join(counts),
+    )
 
 
 def read_rows(data: bytes, place: Place) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fasthist.buckets import checked_buckets
 from fasthist.errors import MessageError
 from fasthist.events.parsing import Moments
+from fasthist.events.wire import read_numbers
 from fasthist.hist import Histogram
 
 Specials = tuple[int | None, int | None, int | None]
@@ -51,10 +52,10 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
     MessageError
         It contradicts itself.
     """
-    numbers, limits, counted = moments
-    size = limits.size
-    if counted.size != size:
-        msg = f"the histogram has {size} limits and {counted.size} counts"
+    numbers = moments.numbers
+    limits, counted = map(_doubles, moments[1:])
+    if counted.size != limits.size:
+        msg = f"the histogram has {limits.size} limits and {counted.size} counts"
         raise MessageError(msg)
     counts, num = _counted(counted)
     if not num:
@@ -73,31 +74,32 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
     return _with_moments(numbers, edges, counts, num, ends, specials)
 
 
-def regular(found: list[Moments], specials: list[Specials]) -> list[Histogram | None]:
+def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None]:
     """Restore what needs no second look, in a third of the time that `from_moments` takes for one after the other.
 
     Parameters
     ----------
-    found : list of Moments
+    found : list of Moments or something else
     specials : list of (int or None, int or None, int or None)
 
     Returns
     -------
     list of Histogram or None
-        What `from_moments` gives. None where the histogram is not one as fasthist and TensorBoard's tools mostly write
-        them: its first count 0, the next and the last one not, all of them whole, and limits that increase.
+        What `from_moments` gives. None for something else, and where the histogram is not one as fasthist and
+        TensorBoard's tools mostly write them: its first count 0, the next and the last one not, all of them whole, and
+        limits that increase.
     """
     made: list[Histogram | None] = [None] * len(found)
     likely = [
         i
         for i, one in enumerate(found)
-        if one.limits.size == one.counts.size and one.limits.size > 2
+        if isinstance(one, Moments) and len(one.limits) == len(one.counts) > 2 * 8
     ]
     if not likely:
         return made
-    limits = np.concatenate([found[i].limits for i in likely])
-    counts = np.concatenate([found[i].counts for i in likely])
-    stops = np.cumsum([found[i].limits.size for i in likely])
+    limits = _doubles(b"".join([found[i].limits for i in likely]))
+    counts = _doubles(b"".join([found[i].counts for i in likely]))
+    stops = np.cumsum([len(found[i].limits) // 8 for i in likely])
     starts = np.concatenate((_AT_0, stops[:-1]))
     # What is not whole, negative, NaN or infinite does not come back from an integer as it went in.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -122,7 +124,11 @@ def regular(found: list[Moments], specials: list[Specials]) -> list[Histogram | 
     return made
 
 
-def _known_sums(numbers: list[float], num: float) -> tuple[float | None, float | None]:
+def _doubles(data: bytes) -> NDArray[np.float64]:
+    return read_numbers(data, 0, len(data), "<f8").astype(np.float64, copy=False)
+
+
+def _known_sums(numbers: Sequence[float], num: float) -> tuple[float | None, float | None]:
     _, _, said, total, squares = numbers
     # A sum is known if it is of the values counted; a NaN compares unequal.
     known = said == num
@@ -133,7 +139,7 @@ def _known_sums(numbers: list[float], num: float) -> tuple[float | None, float |
 
 
 def _with_moments(
-    numbers: list[float],
+    numbers: Sequence[float],
     edges: NDArray[np.float64],
     counts: NDArray[Any],
     num: float,
@@ -144,14 +150,16 @@ def _with_moments(
 
     `ends` are its first two and its last two edges.
     """
-    low, high = numbers[:2]
+    low, high, *_ = numbers
+    total, squares = _known_sums(numbers, num)
     return _made(
         edges,
         counts,
         num,
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
-        *_known_sums(numbers, num),
+        total,
+        squares,
         specials,
     )
 
