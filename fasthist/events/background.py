@@ -2,7 +2,7 @@
 
 Signal handlers and finalizers may use a writer, in the middle of its own methods. So the thread alone touches files, a
 `queue.SimpleQueue` wakes it (its ``put`` may be interrupted by itself), and nobody who waits for it holds a lock that it
-takes.
+takes to answer.
 """
 
 from __future__ import annotations
@@ -99,7 +99,10 @@ class Log:
         self._taken_in = 0  # bytes, of the events handed over less those dropped
         self._dropped = 0
         self._failure: WriteError | None = None
-        # The thread's side.
+        self._starting = False
+        # The thread's side. Without this lock there might be two at work: one that a signal handler has started in the
+        # middle of the start of another, or whoever asks while no thread is there.
+        self._working = threading.RLock()
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._done_with = 0  # bytes of `_taken_in` that are encoded
@@ -143,15 +146,20 @@ class Log:
                 raise WriteError(error.errno, text, error.filename) from error
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is not None or self._starting:
+            return
+        self._starting = True
+        try:
             endings.watch_process(self)
-            self._thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
-            try:
-                self._thread.start()
-            except (
-                RuntimeError
-            ):  # the interpreter ends and starts none any more; `ask` does the work then
-                self._thread, self.at_end = None, True
+            thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
+            thread.start()
+            self._thread = thread
+        except (
+            RuntimeError
+        ):  # the interpreter ends and starts none any more; `ask` does the work then
+            self.at_end = True
+        finally:
+            self._starting = False
 
     def ask(
         self, what: Literal["flush", "fsync", "close", "discard"], wait: float | None = None
@@ -163,7 +171,8 @@ class Log:
             with self._adding:
                 thread = self._thread
                 if thread is None:
-                    self._turn([request])
+                    with self._working:
+                        self._turn([request])
         if thread is not None:
             self._wake.put(request)
             if threading.get_ident() in endings.servers:
@@ -201,7 +210,10 @@ class Log:
         try:
             closed = False
             while not closed:
-                closed = self._turn(self._next_requests())
+                requests = self._next_requests()
+                with self._working:
+                    closing = self._turn(requests)
+                closed = closing and self._end()
         finally:
             endings.servers.discard(threading.get_ident())
 
@@ -223,7 +235,7 @@ class Log:
             return requests
 
     def _turn(self, requests: list[_Request]) -> bool:
-        """Encode what came in, write if it is time to; say whether the thread has ended."""
+        """Encode what came in, write if it is time to; say whether all is closed."""
         asked = {request.what for request in requests}
         closing = "close" in asked
         error: WriteError | None = None
@@ -256,11 +268,11 @@ class Log:
             self._failure = error
         for request in requests:
             request.answer.put(error)
-        return closing and error is None and self._end()
+        return closing and error is None
 
     def _end(self) -> bool:
         """Say that the thread ends, unless more came in meanwhile."""
-        # The only lock that this thread takes, and while it does nobody waits for it.
+        # Nobody who holds this lock waits for the thread.
         with self._adding:
             ended = not self._incoming and self._wake.empty()
             if ended:
