@@ -169,6 +169,7 @@ def test_killed_runs_in_tbparse(killed):
 
 @posix
 def test_sigterm_loses_nothing(tmp_path):
+    fasthist.histogram(values_at(0))  # compiled before the forks
     rng = random.Random(6)
     for i in range(TERMINATIONS):
         run = tmp_path / str(i)
@@ -176,6 +177,30 @@ def test_sigterm_loses_nothing(tmp_path):
         steps = steps_in(run)
         assert steps == list(range(len(steps)))
         assert len(steps) > told >= 0
+
+
+@posix
+def test_sigterm_while_the_main_thread_holds_what_the_writer_needs(tmp_path):
+    code = """
+import os, signal, sys, threading, time
+from fasthist.events import endings, messages, writer
+lock = threading.Lock()
+def event():
+    with lock:  # an import's, or the compiler's
+        return messages.summary_event([messages.scalar_value("a", 1)], 1.0, 1)
+endings.PATIENCE = 5
+writer = writer.EventFileWriter(sys.argv[1])
+with lock:
+    writer.add_event(event)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+time.sleep(10)
+"""
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert time.monotonic() - started < 5
+    assert [step for step, _ in python_loader(tmp_path, "scalars")[".", "a"]] == [1]
 
 
 @posix

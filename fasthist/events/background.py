@@ -85,7 +85,6 @@ class Log:
         self._last_events = last_events
         self.nbytes = 0
         self.told = False  # whether close() has said that what is held could not be written
-        self.at_end = False  # whether the interpreter is about to end, and each event is to be written at once
         self._file: AppendOnly | None = None
         self.forget()
 
@@ -100,6 +99,7 @@ class Log:
         self._dropped = 0
         self._failure: WriteError | None = None
         self._starting = False
+        self.at_end = False  # whether the process ends, so that each event is to be written at once
         # The thread's side. Without this lock there might be two at work: one that a signal handler has started in the
         # middle of the start of another, or whoever asks while no thread is there.
         self._working = threading.RLock()

@@ -6,6 +6,7 @@ exits, and on SIGTERM. A process that is stuck on a dead disk ends all the same,
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -45,13 +46,14 @@ _logs: weakref.WeakSet[Log] = weakref.WeakSet()
 def watch(writer: object, log: Log) -> None:
     """Close a log when its writer is garbage-collected, at the exit of the interpreter and on SIGTERM."""
     _logs.add(log)
+    log.at_end = _sigterm.begun
     weakref.finalize(writer, _close_for_good, log)
     # Who handles the signal otherwise also decides how the process ends; usually by sys.exit, where we are called.
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     ):
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, _sigterm)
 
 
 def watch_process(log: Log) -> None:
@@ -89,20 +91,53 @@ def _close_if_alive(reference: weakref.ref[Log]) -> None:
         raise _late()
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    del frame
-    until = time.monotonic() + PATIENCE
-    for log in list(_logs):
-        with contextlib.suppress(WriteError):  # the process is to end, whatever the disk says
-            log.close(max(until - time.monotonic(), 0))
-    # End as if nobody had handled it: whoever waits for the process is told of the signal.
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
-    signal.signal(number, _on_sigterm)  # the first process of a container lives on
+class _Sigterm:
+    """The handler: closes every log, then ends the process as if nobody had handled the signal."""
+
+    def __init__(self) -> None:
+        self.begun = self._closed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._closed:
+            self.reset()
+            # Whoever waits for the process is told of the signal.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            # The first process of a container lives on.
+            signal.signal(number, self)
+            for log in list(_logs):
+                log.at_end = False
+        elif not self.begun:
+            self.begun = True
+            for log in list(_logs):
+                log.at_end = True  # what is still added is in a file before the call returns
+            # The main thread was stopped anywhere, and may hold a lock that the writers' threads need: of an import, of
+            # the compiler, of a log. So it must not wait for them here, but go on.
+            try:
+                _thread.start_new_thread(self._close_all, (number,))
+            except RuntimeError:  # the interpreter ends
+                self._close_all(number)
+
+    def _close_all(self, number: int) -> None:
+        until = time.monotonic() + PATIENCE
+        for log in list(_logs):
+            with contextlib.suppress(WriteError):  # the process is to end, whatever the disk says
+                log.close(max(until - time.monotonic(), 0))
+        self._closed = True
+        os.kill(os.getpid(), number)
+
+    def reset(self) -> None:
+        """Begin anew, in a child too."""
+        self.begun = self._closed = False
+
+
+_sigterm = _Sigterm()
 
 
 def _forget_all() -> None:
     servers.clear()
+    _sigterm.reset()
     for log in list(_logs):
         log.forget()
 
