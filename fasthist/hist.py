@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -93,8 +92,8 @@ class Histogram:
     outlined: Outline = None
 
     def __post_init__(self) -> None:
-        for array in (self.counts, self.exponent_counts, self.cast_losses):
-            if array is not None:
+        for array in (self.counts, self.exponent_counts, self.cast_losses, self.outlined):
+            if isinstance(array, np.ndarray):
                 array.setflags(write=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,17 +101,18 @@ class Histogram:
         values = {part.name: getattr(self, part.name) for part in fields(self)}
         return Histogram, tuple({**values, "outlined": self.outline}.values())
 
-    @functools.cached_property
+    @property
     def outline(self) -> Rows | None:
         """Rows that follow the values closely, at most 250, from `min` to `max`; None without "auto" or values.
 
         float64[k, 3], read-only: left edge, right edge and count of each. It is what is written, and what `quantile`
         and `cdf` read. Comparisons leave it out.
         """
-        rows = self.outlined() if callable(self.outlined) else self.outlined
-        if rows is not None:
+        rows = self.outlined
+        if callable(rows):
+            rows = rows()
             rows.setflags(write=False)
-        object.__setattr__(self, "outlined", rows)  # what a callable holds is no longer needed
+            object.__setattr__(self, "outlined", rows)  # and what the callable holds is let go
         return rows
 
     def __add__(self, other: object) -> Histogram:
