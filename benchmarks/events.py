@@ -100,7 +100,7 @@ def writer_lock(steps: int, *, tiny: bool) -> float:
 
     import fasthist
     from fasthist.events import background, files
-    from fasthist.kernels import outlines
+    from fasthist.kernels import encoding, outlines
 
     class Nowhere(FileIO):
         def write(self, data: Any) -> int:
@@ -123,8 +123,8 @@ def writer_lock(steps: int, *, tiny: bool) -> float:
 
     files.FileIO = Nowhere  # type: ignore[misc]
     background.Log._turn = adding(1, background.Log._turn)  # type: ignore[method-assign]
-    for kernel in ("outline_values", "lay_out"):
-        setattr(outlines, kernel, adding(-1, getattr(outlines, kernel)))
+    outlines.outline_values = adding(-1, outlines.outline_values)
+    encoding.encode = adding(-1, encoding.encode)
     model = models.build("transformer", tiny=tiny)
     tensors = len(dict(model.named_parameters()))
     with tempfile.TemporaryDirectory(prefix="fasthist-") as folder:

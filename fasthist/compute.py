@@ -150,7 +150,7 @@ def warmup() -> None:
     >>> import fasthist
     >>> fasthist.warmup()
     """
-    from fasthist.kernels.outlines import lay_out
+    from fasthist.kernels.encoding import encode
 
     every_buckets: tuple[BucketsArgument, ...] = ("auto", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
@@ -159,7 +159,9 @@ def warmup() -> None:
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:
                 histogram(array, buckets=buckets)
-    lay_out(histogram([0.0]).outline, *np.empty((2, 3)))
+    rows = np.array(histogram([0.0]).outline)
+    out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
+    encode(rows, np.array([0, 1]), np.ones((1, 3)), 1, 2, out, ends)
 
 
 def check_device(device: str | None) -> None:

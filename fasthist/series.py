@@ -11,9 +11,9 @@ import numpy as np
 
 from fasthist.display import survives_float32
 from fasthist.errors import ArgumentError
-from fasthist.events import messages
+from fasthist.events import fields, messages
 from fasthist.hist import Histogram
-from fasthist.outline import MOST_ROWS
+from fasthist.outline import MOST_ROWS, Rows
 
 Statistic = Callable[[Histogram], float | None]
 
@@ -81,43 +81,13 @@ def _unknown(value: Any) -> ArgumentError:
     )
 
 
-def values_of(
-    tag: str,
-    histogram: Histogram,
-    statistics: dict[str, Statistic],
-    max_buckets: int | None = None,
+def _values_of(
+    tag: str, histogram: Histogram, statistics: dict[str, Statistic], picture: bytes | None
 ) -> list[bytes]:
-    """Encode what is written of a histogram.
-
-    Parameters
-    ----------
-    tag : str
-    histogram : Histogram
-    statistics : dict of str to callable
-        From `parse_statistics`. Scalars ``<tag>/<key>``.
-    max_buckets : int, optional
-        Most buckets.
-
-    Returns
-    -------
-    list of bytes
-        Each a ``Summary.Value``. Where there is no finite value only scalars ``<tag>/nan_count``,
-        ``<tag>/posinf_count`` and ``<tag>/neginf_count``, which are there whenever they are not 0.
-
-    Raises
-    ------
-    ArgumentError
-        `tag` or `max_buckets` cannot be written.
-
-    Notes
-    -----
-    A histogram has two forms. The older one takes two thirds of the bytes, keeps the moments, and more tools
-    read it; but TensorBoard's Python loader turns its edges into float32, and it cannot leave out a gap. So an outline
-    of spikes, or far from zero, takes the newer form; a series may change its form from step to step.
-    """
+    """Give each ``Summary.Value`` of a histogram; without finite values those of the other counts alone."""
     values: list[bytes] = []
-    if histogram.num:
-        values.append(_picture_of(tag, histogram, max_buckets))
+    if picture is not None:
+        values.append(picture)
         for name, find in statistics.items():
             value = find(histogram)
             if value is not None:
@@ -130,35 +100,59 @@ def values_of(
 
 
 def _picture_of(tag: str, histogram: Histogram, max_buckets: int | None) -> bytes:
-    rows = histogram.outline
-    if rows is None or max_buckets is not None:
-        raw = histogram.to_raw(max_buckets)
-        limits = raw["bucket_limits"]
-        if rows is None or (limits.size <= MOST_ROWS + 1 and survives_float32(limits)):
-            return messages.histogram_value(tag, **raw)
-        return messages.histogram_tensor_value(tag, histogram.to_rows(max_buckets))
-    limits, counts = np.empty((2, 2 * len(rows) + 1))
-    size, survives = _lay_out()(rows, limits, counts)
-    if not survives or size > MOST_ROWS + 1:
-        return messages.histogram_tensor_value(tag, rows)
-    total, squares = histogram.sum, histogram.sum_squares
-    return messages.histogram_value(
-        tag,
-        min=limits[0],
-        max=limits[size - 1],
-        num=histogram.num,
-        sum=math.nan if total is None else total,
-        sum_squares=math.nan if squares is None else squares,
-        bucket_limits=limits[:size],
-        bucket_counts=counts[:size],
-    )
+    """Encode a histogram in one of its two forms.
+
+    The older one takes two thirds of the bytes, keeps the moments, and more tools read it; but TensorBoard's Python
+    loader turns its edges into float32, and it cannot leave out a gap. So an outline of spikes, or far from zero, takes
+    the newer form; a series may change its form from step to step.
+    """
+    raw = histogram.to_raw(max_buckets)
+    limits = raw["bucket_limits"]
+    if histogram.outline is None or (limits.size <= MOST_ROWS + 1 and survives_float32(limits)):
+        return messages.histogram_value(tag, **raw)
+    return messages.histogram_tensor_value(tag, histogram.to_rows(max_buckets))
+
+
+def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
+    """Encode those with an outline, as `_picture_of` does, but all in one call of a kernel."""
+    outlines: dict[str, Rows] = {}
+    moments = []
+    for tag, histogram in histograms.items():
+        rows = histogram.outline
+        if rows is not None:
+            outlines[tag] = rows
+            total, squares = histogram.sum, histogram.sum_squares
+            moments.append(
+                (
+                    histogram.num,
+                    math.nan if total is None else total,
+                    math.nan if squares is None else squares,
+                )
+            )
+    if not outlines:
+        return {}
+    every = np.concatenate(list(outlines.values()))
+    begins = np.cumsum([0, *map(len, outlines.values())])
+    out = np.empty(69 * len(outlines) + 32 * len(every), dtype=np.uint8)
+    ends = np.empty(len(outlines), dtype=np.int64)
+    _encode()(every, begins, np.array(moments), fields.HISTO_MIN, MOST_ROWS + 1, out, ends)
+    encoded = out.data
+    found = {}
+    begin = 0
+    for (tag, rows), end in zip(outlines.items(), ends.tolist(), strict=True):
+        if end > begin:
+            found[tag] = messages.encoded_histogram_value(tag, encoded[begin:end])
+        else:
+            found[tag] = messages.histogram_tensor_value(tag, rows)
+        begin = end
+    return found
 
 
 @functools.cache  # an import statement takes 1 us each time
-def _lay_out() -> Callable[..., tuple[int, bool]]:
-    from fasthist.kernels.outlines import lay_out
+def _encode() -> Callable[..., None]:
+    from fasthist.kernels.encoding import encode
 
-    kernel: Callable[..., tuple[int, bool]] = lay_out
+    kernel: Callable[..., None] = encode
     return kernel
 
 
@@ -184,9 +178,11 @@ class WrittenStep(NamedTuple):
 
     def encode(self) -> bytes:
         """Give the event."""
-        values = [
-            value
-            for tag, histogram in self.histograms.items()
-            for value in values_of(tag, histogram, self.statistics, self.max_buckets)
-        ]
+        pictures = _pictures_of(self.histograms) if self.max_buckets is None else {}
+        values: list[bytes] = []
+        for tag, histogram in self.histograms.items():
+            picture = None
+            if histogram.num:
+                picture = pictures.get(tag) or _picture_of(tag, histogram, self.max_buckets)
+            values += _values_of(tag, histogram, self.statistics, picture)
         return messages.summary_event(values, self.wall_time, self.step)

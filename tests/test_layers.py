@@ -35,6 +35,7 @@ ORDER = (
     "kernels.sort",
     "kernels.looks",
     "kernels.outlines",
+    "kernels.encoding",
     "kernels",
     # how does data come in?
     "intake",

@@ -8,10 +8,14 @@ import distributions
 import numpy as np
 import pytest
 from event_files import all_events
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.compat.proto.summary_pb2 import HistogramProto
 
 from fasthist import SummaryWriter, histogram
-from fasthist.display import survives_float32
+from fasthist.display import contiguous, survives_float32
 from fasthist.errors import ArgumentError
+from fasthist.kernels.encoding import encode
 from fasthist.kernels.outlines import lay_out
 from fasthist.series import parse_statistics
 
@@ -109,3 +113,29 @@ def test_an_outline_is_laid_out_as_numpy_would(name):
     assert limits[:size].tolist() == raw["bucket_limits"].tolist()
     assert counts[:size].tolist() == raw["bucket_counts"].tolist()
     assert survives == survives_float32(raw["bucket_limits"])
+
+
+@pytest.mark.nojit
+@given(
+    st.lists(st.sampled_from(list(distributions.DISTRIBUTIONS)), min_size=1, max_size=5),
+    st.lists(st.floats(), min_size=15, max_size=15),
+)
+@settings(max_examples=50, deadline=None)
+def test_an_event_is_encoded_as_one_histogram_after_the_other(names, moments):
+    outlines = [histogram(distributions.make(name, 500)).outline for name in names]
+    moments = np.array(moments).reshape(5, 3)[: len(names)]
+    begins = np.cumsum([0, *map(len, outlines)])
+    out = np.full(69 * len(outlines) + 32 * begins[-1], 99, dtype=np.uint8)
+    ends = np.empty(len(outlines), dtype=np.int64)
+    encode(np.concatenate(outlines), begins, moments, 1, 251, out, ends)
+    begin = 0
+    for rows, (num, total, squares), end in zip(outlines, moments, ends, strict=True):
+        limits, counts = contiguous(rows)
+        expected = b""
+        if survives_float32(limits) and limits.size <= 251:
+            expected = HistogramProto(
+                min=limits[0], max=limits[-1], num=num, sum=total, sum_squares=squares,
+                bucket_limit=limits, bucket=[0, *counts],
+            ).SerializeToString()  # fmt: skip
+        assert out[begin:end].tobytes() == expected
+        begin = end

@@ -7,6 +7,7 @@ exits, and on SIGTERM. A process that is stuck on a dead disk ends all the same,
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import errno
 import os
@@ -110,6 +111,7 @@ class _Sigterm:
                 log.at_end = False
         elif not self.begun:
             self.begun = True
+            atexit.register(self._wait)
             for log in list(_logs):
                 log.at_end = True  # what is still added is in a file before the call returns
             # The main thread was stopped anywhere, and may hold a lock that the writers' threads need: of an import, of
@@ -126,6 +128,12 @@ class _Sigterm:
                 log.close(max(until - time.monotonic(), 0))
         self._closed = True
         os.kill(os.getpid(), number)
+
+    def _wait(self) -> None:
+        """Let the main thread not end the process by itself meanwhile, as if there had been no signal."""
+        until = time.monotonic() + PATIENCE
+        while self.begun and time.monotonic() < until:
+            time.sleep(0.01)
 
     def reset(self) -> None:
         """Begin anew, in a child too."""
