@@ -68,10 +68,8 @@ def kill_while_writing(log_dir, number, rng, *, flush):
         finally:
             os._exit(1)
     os.close(write_end)
-    told, words = (
-        b"",
-        rng.randint(1, 40),
-    )  # what is killed before its first word has promised nothing
+    # What is killed before its first word has promised nothing.
+    told, words = b"", rng.randint(1, 40)
     while len(told) < 4 * words:
         assert select.select([read_end], [], [], 60)[0]
         told += os.read(read_end, 4 * words - len(told))

@@ -70,12 +70,6 @@ def test_only_positive_zero_is_left_out():
     assert wire.integer_field(1, 0) == b""
 
 
-@given(st.integers(1, 11), st.tuples(*[st.floats() | st.sampled_from([0.0, -0.0])] * 5))
-def test_five_doubles_are_five_times_one(number, values):
-    each = [wire.double_field(number + i, value) for i, value in enumerate(values)]
-    assert wire.five_doubles(number, *values) == b"".join(each)
-
-
 @given(st.floats())
 def test_floats_as_protobuf_writes_them(value):
     # A plain field is left out at +0.0, a member of a oneof never is.

@@ -123,11 +123,13 @@ class _Sigterm:
 
     def _close_all(self, number: int) -> None:
         until = time.monotonic() + PATIENCE
-        for log in list(_logs):
-            with contextlib.suppress(WriteError):  # the process is to end, whatever the disk says
-                log.close(max(until - time.monotonic(), 0))
-        self._closed = True
-        os.kill(os.getpid(), number)
+        try:
+            for log in list(_logs):
+                with contextlib.suppress(WriteError):  # the process ends, whatever the disk says
+                    log.close(max(until - time.monotonic(), 0))
+        finally:
+            self._closed = True
+            os.kill(os.getpid(), number)
 
     def _wait(self) -> None:
         """Let the main thread not end the process by itself meanwhile, as if there had been no signal."""

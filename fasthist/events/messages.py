@@ -23,7 +23,6 @@ from fasthist.events.wire import (
     delimited_head,
     double_field,
     doubles_field,
-    five_doubles,
     float_member,
     floats_field,
     integer_field,
@@ -228,7 +227,15 @@ def histogram_value(
     The numbers are not looked at: a NaN or infinite edge blanks the card of the tag. Needs no metadata, in
     either of TensorBoard's loaders.
     """
-    moments = five_doubles(fields.HISTO_MIN, min, max, num, sum, sum_squares)
+    moments = b"".join(
+        (
+            double_field(fields.HISTO_MIN, min),
+            double_field(fields.HISTO_MAX, max),
+            double_field(fields.HISTO_NUM, num),
+            double_field(fields.HISTO_SUM, sum),
+            double_field(fields.HISTO_SUM_SQUARES, sum_squares),
+        )
+    )
     limits, counts = raw_doubles(bucket_limits), raw_doubles(bucket_counts)
     limits_head = delimited_head(fields.HISTO_LIMITS, len(limits)) if limits else b""
     counts_head = delimited_head(fields.HISTO_COUNTS, len(counts)) if counts else b""
