@@ -13,7 +13,9 @@ from fasthist.buckets import Buckets, parse_buckets
 from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
 from fasthist.hist import Histogram
-from fasthist.kernels import WIDEN_BELOW, tally
+from fasthist.kernels import tally
+from fasthist.kernels.cuda.plan import DeviceArray
+from fasthist.kernels.host import WIDEN_BELOW
 from fasthist.kernels.pool import thread_count
 
 BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
@@ -39,8 +41,9 @@ def histogram(
         the same, and beside the counts a `Histogram.outline`, of which TensorBoard draws a better picture ("auto");
         k uniform buckets over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
         last also holds its right edge.
-    device : {"cpu"}, optional
-        Where to count. Default: where the values are.
+    device : {"cpu", "cuda", "cuda:0", ...}, optional
+        Where to count. Default: where the values are. "cpu" copies what lies on a GPU; "cuda" brings what lies in host
+        memory to the first GPU, or the one of that number, piece after piece.
     threads : int, optional
         CPU threads. Default: the environment variable ``FASTHIST_NUM_THREADS``, else all CPUs of the process. The
         result is the same to the last bit for every number.
@@ -55,8 +58,11 @@ def histogram(
 
     Raises
     ------
-    ArrayError, DeviceError
-        `values` is no dense array of real numbers in host memory.
+    ArrayError
+        `values` is no dense array of real numbers.
+    DeviceError
+        There is no such device, it has no memory left, or it failed; `values` lie in the memory of one that cannot be
+        read.
     BucketsError
         `buckets` is none of the above.
     ArgumentError
@@ -75,10 +81,10 @@ def histogram(
     >>> fasthist.histogram([0.1, 0.2, 0.2, float("nan")], buckets=[0, 0.15, 0.3]).counts.tolist()
     [1, 2]
     """
-    check_device(device)
+    gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
-    return tally([intake.read(values, name)], layout, workers)[0]
+    return tally([intake.read(values, name, device)], layout, workers, gpu)[0]
 
 
 def histograms(
@@ -116,18 +122,20 @@ def histograms(
     >>> {tag: h.num for tag, h in fasthist.histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}).items()}
     {'fc/weight': 2, 'fc/bias': 1}
     """
-    check_device(device)
+    gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
     found: dict[str, Histogram | None] = {}
-    arrays: dict[str, intake.Dense] = {}
+    arrays: dict[str, intake.Dense | DeviceArray] = {}
+    streams: dict[int, int] = {}
     for tag, leaf in tree.named_leaves(values).items():
         if isinstance(leaf, Histogram):
             found[tag] = leaf
         else:
             found[tag] = None  # keeps the order of the tree
-            arrays[tag] = intake.read(leaf, tag)
-    found.update(zip(arrays, tally(list(arrays.values()), layout, workers), strict=True))
+            arrays[tag] = intake.read(leaf, tag, device, streams)
+    counted = tally(list(arrays.values()), layout, workers, gpu)
+    found.update(zip(arrays, counted, strict=True))
     return cast("dict[str, Histogram]", found)
 
 
@@ -164,10 +172,21 @@ def warmup() -> None:
     encode(rows, np.array([0, 1]), np.ones((1, 3)), 1, 2, out, ends)
 
 
-def check_device(device: str | None) -> None:
-    """Refuse a device that no backend serves."""
-    if device not in (None, "cpu"):
+def parse_device(device: str | None) -> int | None:
+    """Give the number of the GPU that arrays in host memory are to be counted on, or None for the CPU.
+
+    Raises
+    ------
+    DeviceError
+        `device` names none.
+    """
+    if device in (None, "cpu"):
+        return None
+    kind, _, number = str(device).partition(":")
+    if kind != "cuda" or not (device == "cuda" or number.isdecimal()):
         msg = (
-            f'device={device!r} has no backend. Accepted: "cpu", or None for where the values are.'
+            f"device={device!r} is not known. "
+            'Accepted: "cpu", "cuda", "cuda:0" and so on, or None for where the values are.'
         )
         raise DeviceError(msg)
+    return int(number or 0)

@@ -13,11 +13,11 @@ class FasthistError(Exception):
 
 
 class ArrayError(FasthistError, TypeError):
-    """A value that is no dense array of real numbers in host memory."""
+    """A value that is no dense array of real numbers."""
 
 
 class DeviceError(FasthistError, RuntimeError):
-    """A device that is not there, or an array in the memory of one that fasthist cannot read."""
+    """A device that is not there or has failed, or an array in the memory of one that fasthist cannot read."""
 
 
 class BucketsError(FasthistError, ValueError):

@@ -89,7 +89,7 @@ class Histogram:
     neginf_count: int | None = field(metadata=SUM)
     exponent_counts: NDArray[np.uint64] | None = field(metadata=SUM)
     cast_losses: NDArray[np.uint64] | None = field(metadata=SUM)
-    outlined: Outline = None
+    outlined: Outline = field(default_factory=lambda: None)
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses, self.outlined):

@@ -1,7 +1,7 @@
-"""Any producer's array as bit patterns in host memory: no copy, and no import of the producer.
+"""Any producer's array as bit patterns where it lies: no copy, and no import of the producer.
 
 A framework that made an array has been imported already, so it is looked up in `sys.modules`. Everything else
-comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_array_interface__`` (refused for now).
+comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_array_interface__``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthist import gpu_intake
 from fasthist.dtypes import FORMATS, Format
 from fasthist.errors import ArrayError, DeviceError
+from fasthist.kernels.cuda.plan import DeviceArray
 
 ACCEPTED = ", ".join(FORMATS)
 
@@ -48,20 +50,29 @@ class Dense(NamedTuple):
     format: Format
 
 
-def read(values: Any, name: str = "values") -> Dense:
+def read(
+    values: Any,
+    name: str = "values",
+    device: str | None = None,
+    streams: dict[int, int] | None = None,
+) -> Dense | DeviceArray:
     """Take an array from whoever made it.
 
     Parameters
     ----------
     values : array, Bits, sequence or scalar
-        NumPy and ml_dtypes arrays, torch CPU tensors, JAX and TensorFlow arrays, anything with ``__array__``,
-        DLPack or the buffer protocol on the CPU; lists and numbers.
+        NumPy and ml_dtypes arrays, torch tensors on the CPU and on CUDA devices, JAX and TensorFlow arrays, anything
+        with ``__array__``, DLPack, the buffer protocol or ``__cuda_array_interface__``; lists and numbers.
     name : str
         What to call it in an error.
+    device : str, optional
+        "cpu": copy to host memory what lies elsewhere.
+    streams : dict of int to int, optional
+        What several calls in a row share, see `fasthist.gpu_intake.from_torch`.
 
     Returns
     -------
-    Dense
+    Dense or DeviceArray
         A view of the same memory. Copied are only: lists and numbers, the unmasked part of a masked array, a torch
         tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX: an array spread
         over several devices).
@@ -71,15 +82,17 @@ def read(values: Any, name: str = "values") -> Dense:
     ArrayError
         No dense array of real numbers: complex, strings, objects, sparse, quantised, without memory, ...
     DeviceError
-        The array lies in the memory of another device.
+        The array lies in the memory of a device that is no CUDA device, or of one that cannot be used.
     """
     if isinstance(values, Bits):
         return _from_bits(values, name)
     if not isinstance(values, np.ndarray):
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(values, torch.Tensor):
-            return _from_torch(values, torch, name)
-        values = _as_numpy(values, name)
+            return _from_torch(values, torch, name, device, {} if streams is None else streams)
+        values = _from_others(values, name, device)
+        if isinstance(values, DeviceArray):
+            return values
     if isinstance(values, np.ma.MaskedArray):
         values = values.compressed()
     return _from_numpy(np.asarray(values), name)
@@ -135,12 +148,17 @@ def _from_bits(bits: Bits, name: str) -> Dense:
     return Dense(array, row)
 
 
-def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
+def _from_torch(
+    tensor: Any, torch: Any, name: str, device: str | None, streams: dict[int, int]
+) -> Dense | DeviceArray:
+    where = tensor.device.type
+    if device == "cpu" and where not in ("cpu", "meta"):
+        tensor, where = tensor.detach().cpu(), "cpu"
     dtype = tensor.dtype
     if dtype not in _torch_formats:
         _torch_formats[dtype] = FORMATS.get(str(dtype).removeprefix("torch."))
     row = _torch_formats[dtype]
-    if row is None or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+    if row is None or tensor.layout is not torch.strided or where not in ("cpu", "cuda"):
         raise _refused_torch(tensor, torch, name)
     if tensor.is_nested:
         raise _refused(name, "a nested torch tensor is not dense", "count .values()")
@@ -151,6 +169,9 @@ def _from_torch(tensor: Any, torch: Any, name: str) -> Dense:
                 f"{type(tensor).__name__} holds no memory of its own",
                 "pass the tensor that it wraps, such as .to_local() of a DTensor",
             )
+        if where == "cuda":
+            plain = tensor.resolve_neg() if tensor.is_neg() else tensor
+            return gpu_intake.from_torch(plain, torch, row, streams)
         plain = tensor.detach()
         if plain.is_neg():
             plain = plain.resolve_neg()
@@ -179,32 +200,42 @@ def _refused_torch(tensor: Any, torch: Any, name: str) -> ArrayError | DeviceErr
     if tensor.device.type == "meta":
         what = "a torch tensor on the meta device has no values"
         return _refused(name, what, "materialise it first")
-    if tensor.device.type != "cpu":
-        return _elsewhere(name, f"a torch tensor on {tensor.device}", ".detach().cpu()")
+    if tensor.device.type not in ("cpu", "cuda"):
+        return _elsewhere(name, f"a torch tensor on {tensor.device}")
     if tensor.is_complex():
         hint = "count .real and .imag, or .abs(), on their own"
         return _refused(name, "a complex torch tensor cannot be counted", hint)
     return _refused(name, f"torch dtype {kind} cannot be counted")
 
 
-def _elsewhere(name: str, what: str, remedy: str) -> DeviceError:
+def _elsewhere(name: str, what: str) -> DeviceError:
     return DeviceError(
-        f"{name}: {what} is not in host memory. Accepted: arrays on the CPU; no backend for other devices is "
-        f"installed. Hint: copy it first, with {remedy}."
+        f"{name}: {what} is out of reach. Accepted: arrays in host memory and on CUDA devices. "
+        'Hint: device="cpu" copies it, if its producer can.'
     )
 
 
-def _as_numpy(values: Any, name: str) -> NDArray[Any]:
+def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
+    """Give a numpy array, or where a GPU has it."""
     kind = type(values).__name__
     if isinstance(values, (str, bytes, dict, set)) or values is None:
         raise _refused(name, f"{kind} is no array of numbers")
-    if hasattr(values, "__cuda_array_interface__"):
-        raise _elsewhere(
-            name, f"a CUDA array ({kind})", "its own method for that (.get(), .copy_to_host(), ...)"
-        )
     device = _dlpack_device(values)
-    if device is not None and device[0] not in _DLPACK_HOST:
-        raise _elsewhere(name, f"{kind} on DLPack device {device}", "its own method for that")
+    elsewhere = device is not None and device[0] not in _DLPACK_HOST
+    if gpu_intake.is_on_gpu(values, device) or elsewhere:
+        if device_wanted == "cpu":
+            copied = gpu_intake.fetched(values)
+            if copied is not None:
+                return copied
+        elif gpu_intake.is_on_gpu(values, device):
+            try:
+                return gpu_intake.from_protocol(values, device)
+            except ArrayError as error:
+                raise _refused(name, str(error)) from error
+            except DeviceError as error:
+                msg = f"{name}: {error}"
+                raise DeviceError(msg) from error
+        raise _elsewhere(name, f"{kind} on DLPack device {device}")
     if device is not None and not hasattr(values, "__array__"):
         return _from_dlpack(values, name)
     if not hasattr(values, "__array__"):

@@ -14,6 +14,7 @@ from fasthist.errors import ArgumentError
 from fasthist.events import fields, messages
 from fasthist.hist import Histogram
 from fasthist.outline import MOST_ROWS, Rows
+from fasthist.pending import PendingHistogram
 
 Statistic = Callable[[Histogram], float | None]
 
@@ -29,6 +30,9 @@ _STATISTICS: dict[str, Statistic] = {
 }
 
 _NUMBERS = (int, float, np.integer, np.floating)
+
+_PENDING = 12_400
+"""Bytes of the counts of TensorFlow's buckets."""
 
 _USUAL = ("mean", "std", "l2_norm", "zero_fraction")
 
@@ -168,16 +172,27 @@ class WrittenStep(NamedTuple):
     @property
     def nbytes(self) -> int:
         """About how much memory it takes: counts, and some 8 KiB of outline, exponents and losses for each."""
-        return sum(histogram.counts.nbytes + 8192 for histogram in self.histograms.values())
+        return sum(
+            (_PENDING if isinstance(histogram, PendingHistogram) else histogram.counts.nbytes)
+            + 8192
+            for histogram in self.histograms.values()
+        )
 
     def says_something(self) -> bool:
-        """Whether there is anything to write: not if all arrays were empty."""
+        """Whether there may be anything to write: not if all arrays were empty."""
         return any(
-            h.num or any(getattr(h, name) for name in _SPECIALS) for h in self.histograms.values()
+            isinstance(h, PendingHistogram) or h.num or any(getattr(h, name) for name in _SPECIALS)
+            for h in self.histograms.values()
         )
 
     def encode(self) -> bytes:
-        """Give the event."""
+        """Give the event; empty if there is nothing to write after all.
+
+        Raises
+        ------
+        DeviceError
+            A histogram was still on its way from a device, and has not arrived.
+        """
         pictures = _pictures_of(self.histograms) if self.max_buckets is None else {}
         values: list[bytes] = []
         for tag, histogram in self.histograms.items():
@@ -185,4 +200,4 @@ class WrittenStep(NamedTuple):
             if histogram.num:
                 picture = pictures.get(tag) or _picture_of(tag, histogram, self.max_buckets)
             values += _values_of(tag, histogram, self.statistics, picture)
-        return messages.summary_event(values, self.wall_time, self.step)
+        return messages.summary_event(values, self.wall_time, self.step) if values else b""

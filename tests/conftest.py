@@ -10,6 +10,9 @@ import warnings
 import pytest
 from hypothesis import settings
 
+from fasthist.errors import DeviceError
+from fasthist.kernels.cuda import require
+
 # Read when a test imports them: no start-up messages, no search for an accelerator.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -57,6 +60,16 @@ def pytest_report_header(config):
             found.append(f"{name} -")
     required = config.getoption("--require") or "nothing"
     return [", ".join(found), f"required: {required}; JIT {'off' if JIT_IS_OFF else 'on'}"]
+
+
+@pytest.fixture
+def without_gpu():
+    """Skip a test of what is said where no GPU can be used."""
+    try:
+        require()
+    except DeviceError:
+        return
+    pytest.skip("a GPU can be used here")
 
 
 @pytest.fixture

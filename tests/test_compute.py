@@ -37,11 +37,21 @@ def test_wrong_buckets_are_refused_before_the_array_is_looked_at(buckets):
         histogram(None, buckets=buckets)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "gpu", "", 0])
-def test_a_device_without_a_backend_is_refused(device):
-    with pytest.raises(DeviceError, match=r'has no backend. Accepted: "cpu", or None'):
+@pytest.mark.parametrize("device", ["gpu", "", 0, "cuda:", "cuda:-1", "cuda:x"])
+def test_what_is_no_device_is_refused(device):
+    with pytest.raises(DeviceError, match=r'is not known. Accepted: "cpu", "cuda", "cuda:0"'):
         histogram([1.0], device=device)
     assert histogram([1.0], device="cpu") == histogram([1.0], device=None)
+
+
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:12"])
+def test_without_a_gpu_what_is_missing_is_named(device):
+    text = 'numba-cuda is not installed. Run: pip install|there is no NVIDIA driver.*Hint: device="cpu" copies'
+    with pytest.raises(DeviceError, match=text):
+        histogram([1.0], device=device)
+    with pytest.raises(DeviceError, match=text):
+        histograms({"w": NORMAL}, device=device)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, "2", [1]])
@@ -360,4 +370,4 @@ def test_errors_of_a_tree_name_the_leaf_and_are_ours():
     with pytest.raises(FasthistError):
         histograms({"w": NORMAL}, buckets=0)
     with pytest.raises(DeviceError):
-        histograms({"w": NORMAL}, device="cuda")
+        histograms({"w": NORMAL}, device="gpu")

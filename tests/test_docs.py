@@ -37,8 +37,10 @@ def test_pictures_are_there():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_docstring_examples_run(name, request, tmp_path, monkeypatch):
+def test_docstring_examples_run(name, need, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if name.startswith("fasthist.kernels.cuda."):
+        need("numba_cuda")
     fixtures = {"getfixture": request.getfixturevalue}
     outcome = doctest.testmod(importlib.import_module(name), extraglobs=fixtures)
     assert outcome.failed == 0

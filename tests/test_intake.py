@@ -296,6 +296,10 @@ def test_only_what_is_not_masked_counts():
 # -- what is no array --------------------------------------------------------------------------------------------
 
 
+NO_GPU = "numba-cuda is not installed|there is no NVIDIA driver"
+"""What is missing where a GPU cannot be used."""
+
+
 class FakeCuda:
     @property
     def __cuda_array_interface__(self):
@@ -382,21 +386,32 @@ def test_the_leaf_of_a_tree_is_named():
         fasthist.histograms({"net": {"fc": [np.ones(2), np.ones(2, complex)]}})
 
 
+@pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (FakeCuda, r"a CUDA array \(FakeCuda\) is not in host memory.*Hint: copy it first"),
+        (FakeCuda, NO_GPU),
+        (lambda: OnlyDLPack(NUMBERS, (2, 0)), NO_GPU),
+        (lambda: DeviceArray(NUMBERS, (2, 0)), NO_GPU),
         (
-            lambda: OnlyDLPack(NUMBERS, (2, 0)),
-            r"OnlyDLPack on DLPack device \(2, 0\) is not in host memory.*Accepted: arrays on the CPU",
+            lambda: OnlyDLPack(NUMBERS, (10, 3)),
+            r"DLPack device \(10, 3\) is out of reach.*Accepted:",
         ),
-        (lambda: OnlyDLPack(NUMBERS, (10, 3)), r"DLPack device \(10, 3\) is not in host memory"),
-        (lambda: DeviceArray(NUMBERS, (2, 0)), "is not in host memory"),
     ],
 )
 def test_an_array_on_another_device_is_refused(make, text):
-    with pytest.raises(DeviceError, match=f"^x: .*{text}"):
+    with pytest.raises(DeviceError, match=f"^x: .*{text}.*device=.cpu. copies"):
         histogram(make(), name="x")
+
+
+def test_with_cpu_as_its_device_an_array_is_copied_by_its_producer():
+    assert histogram(DeviceArray(NUMBERS, (2, 0)), device="cpu") == histogram(NUMBERS)
+    for method in ("get", "copy_to_host"):
+        elsewhere = FakeCuda()
+        setattr(elsewhere, method, lambda: NUMBERS)
+        assert histogram(elsewhere, device="cpu") == histogram(NUMBERS)
+    with pytest.raises(DeviceError, match="FakeCuda on DLPack device None is out of reach"):
+        histogram(FakeCuda(), device="cpu")
 
 
 @pytest.mark.parametrize("device", [(1, 0), (3, 1), (11, 0)])
@@ -489,13 +504,14 @@ def test_a_tensor_on_another_device_is_refused(need):
     torch = need("torch")
 
     class Elsewhere(torch.Tensor):
-        device = torch.device("cuda", 1)
+        device = torch.device("xpu", 1)
 
     tensor = torch.ones(2).as_subclass(Elsewhere)
     with pytest.raises(
-        DeviceError, match=r"^w: a torch tensor on cuda:1 is not .*\.detach\(\)\.cpu"
+        DeviceError, match=r"^w: a torch tensor on xpu:1 is out of reach.*device=.cpu. copies"
     ):
         histogram(tensor, name="w")
+    assert histogram(tensor, device="cpu").num == 2
 
 
 def test_what_is_no_array_of_scipy_is_refused(need):

@@ -18,10 +18,10 @@ import strategies
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fasthist import histogram, kernels
+from fasthist import histogram
 from fasthist.buckets import Buckets
 from fasthist.dtypes import FORMATS
-from fasthist.kernels import cpu, cpu_patterns, looks
+from fasthist.kernels import cpu, cpu_patterns, host, looks
 from fasthist.kernels.chunks import Chunks
 from fasthist.kernels.slots import slots_of
 
@@ -208,14 +208,14 @@ def test_all_patterns_of_a_narrow_format_each_a_different_number_of_times(name):
 def test_all_patterns_of_16_bits_in_arrays_too_short_for_a_table_of_patterns(name):
     order = np.random.default_rng(2).permutation(strategies.all_patterns(name))
     for part in (order[:5], order[5:-1], order[1:], order[-40_000:]):
-        assert part.size < kernels.WIDEN_BELOW[16]
+        assert part.size < host.WIDEN_BELOW[16]
         assert wrong(part) == []
         assert wrong(part, strategies.EDGES) == []
         assert differs_from_numpy(part, 30) == []
     parts = histogram(order[:30_000]) + histogram(order[30_000:])
     assert oracle.differences(parts, oracle.answer(strategies.decoded(order))) == []
     long = np.tile(order, 4)
-    assert long.size == kernels.WIDEN_BELOW[16]
+    assert long.size == host.WIDEN_BELOW[16]
     assert np.array_equal(histogram(long).counts, 4 * parts.counts)
 
 
@@ -529,7 +529,7 @@ def test_no_element_is_passed_over_at_a_border(name, place):
 @pytest.mark.parametrize("more", [0, 7, 65_541])
 def test_sums_of_counted_patterns_are_correctly_rounded(name, more):
     patterns = strategies.all_patterns(name)
-    size = kernels.WIDEN_BELOW[8 * patterns.itemsize] + more
+    size = host.WIDEN_BELOW[8 * patterns.itemsize] + more
     patterns = patterns[np.isfinite(strategies.decoded(patterns).astype(np.float64))]
     values = np.random.default_rng(size).choice(patterns, size)
     h = histogram(values)
@@ -792,7 +792,7 @@ def test_a_cell_with_two_cuts_is_refused():
 
     cuts = np.array([(1 << 20) + 1, (1 << 20) + 2], dtype=np.uint64)
     with pytest.raises(AssertionError, match="cell 4 of float32 holds more than one cut"):
-        slots._bit_table(cuts, FORMATS["float32"])
+        slots.bit_table(cuts, FORMATS["float32"])
 
 
 # -- the kernels as Python: every line of cpu.py, in a few thousand elements -------------------------------------
@@ -890,7 +890,7 @@ def small_blocks(monkeypatch):
         for name, size in (("CHUNK", 32), ("BLOCK", 8)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, size)
-    monkeypatch.setattr(kernels, "WIDEN_BELOW", {8: 8, 16: 128})
+    monkeypatch.setattr(host, "WIDEN_BELOW", {8: 8, 16: 128})
 
 
 @pytest.mark.nojit

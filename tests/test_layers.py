@@ -22,6 +22,7 @@ ORDER = (
     "quantiles",
     "merging",
     "hist",
+    "pending",
     # how is it counted?
     "kernels.slots",
     "kernels.chunks",
@@ -36,8 +37,23 @@ ORDER = (
     "kernels.looks",
     "kernels.outlines",
     "kernels.encoding",
+    "kernels.answers",
+    "kernels.host",
+    # the same on a GPU
+    "kernels.cuda.plan",
+    "kernels.cuda.slots",
+    "kernels.cuda.primitives",
+    "kernels.cuda.formats",
+    "kernels.cuda.walk",
+    "kernels.cuda.count",
+    "kernels.cuda.finish",
+    "kernels.cuda.device",
+    "kernels.cuda.tally",
+    "kernels.cuda.upload",
+    "kernels.cuda",
     "kernels",
     # how does data come in?
+    "gpu_intake",
     "intake",
     "tree",
     "compute",
@@ -84,7 +100,9 @@ HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
     "fsspec", "google.protobuf",
 }  # fmt: skip
-MAY_IMPORT_AT_TOP = {f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch")}
+MAY_IMPORT_AT_TOP = {
+    f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch", "cuda.primitives")
+}
 
 
 def modules(root: Path) -> list[tuple[str, ast.Module]]:

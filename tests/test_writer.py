@@ -817,7 +817,7 @@ import sys
 from fasthist.events.writer import EventFileWriter
 writer = EventFileWriter(sys.argv[1])
 try:
-    writer.add_event(b"")
+    writer.add_event(bytes([16, 1]))  # step: 1
 except OSError:
     pass
 """

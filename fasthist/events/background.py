@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fasthist.errors import WriteError
+from fasthist.errors import DeviceError, WriteError
 from fasthist.events import endings
 from fasthist.events.files import AppendOnly, Folder
 from fasthist.events.messages import first_event, scalar_value, summary_event
@@ -43,7 +43,7 @@ class _Request(NamedTuple):
     """What a caller waits for."""
 
     what: Literal["flush", "fsync", "close", "discard"]
-    answer: queue.SimpleQueue[WriteError | None]
+    answer: queue.SimpleQueue[WriteError | DeviceError | None]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Log:
         self._taken_in = 0  # bytes, of the events handed over less those dropped
         self._dropped = 0
         self._failure: WriteError | None = None
+        self._lost: DeviceError | None = None  # why an event could not be made
         self._starting = False
         self.at_end = False  # whether the process ends, so that each event is to be written at once
         # The thread's side. Without this lock there might be two at work: one that a signal handler has started in the
@@ -128,6 +129,9 @@ class Log:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
 
     def _backlog(self) -> int:
         return self._taken_in - self._done_with + self._held_bytes
@@ -154,9 +158,8 @@ class Log:
             thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
             thread.start()
             self._thread = thread
-        except (
-            RuntimeError
-        ):  # the interpreter ends and starts none any more; `ask` does the work then
+        except RuntimeError:
+            # The interpreter ends and starts none any more; `ask` does the work then.
             self.at_end = True
         finally:
             self._starting = False
@@ -186,10 +189,8 @@ class Log:
             except queue.Empty:
                 if until is not None and time.monotonic() > until:
                     return False
-                if (
-                    thread is None or not thread.is_alive()
-                ):  # it was closed meanwhile, after all was written
-                    return True
+                if thread is None or not thread.is_alive():
+                    return True  # it was closed meanwhile, after all was written
         if error is not None:
             raise error
         return True
@@ -262,12 +263,11 @@ class Log:
         except Exception as caught:  # noqa: BLE001  # whatever it is, a caller gets it, and the thread lives on
             error = self._failed(caught)
             self._retry_at = time.monotonic() + RETRY_SECS
-        if error is None:
-            self._failure = None
-        elif not requests:
+        if error is None or not requests:
             self._failure = error
         for request in requests:
-            request.answer.put(error)
+            request.answer.put(error or self._lost)
+            self._lost = self._lost if error else None
         return closing and error is None
 
     def _end(self) -> bool:
@@ -288,6 +288,11 @@ class Log:
                 return
             try:
                 event = entry.event if isinstance(entry.event, bytes) else entry.event()
+            except DeviceError as error:
+                # What it was to say was on the device alone.
+                self._done_with += entry.nbytes
+                self._lost = error
+                continue
             except BaseException:
                 self._incoming.appendleft(entry)
                 raise
@@ -296,7 +301,8 @@ class Log:
                 self._told_dropped = dropped
                 count = summary_event([scalar_value(DROPPED, dropped)], time.time(), entry.step)
                 self._hold(count)
-            self._hold(event)
+            if event:
+                self._hold(event)
             self._done_with += entry.nbytes
 
     def _hold(self, event: bytes) -> None:

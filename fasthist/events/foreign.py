@@ -65,6 +65,8 @@ class ForeignWriter:
         """Hand over one event; what the other writer raises comes through."""
         del step, nbytes
         encoded = event if isinstance(event, bytes) else event()
+        if not encoded:
+            return
         self.nbytes += len(encoded)
         parsed = self._event_class.FromString(encoded)
         if hasattr(self._writer, "_get_file_writer"):

@@ -1,213 +1,69 @@
-"""From arrays of bit patterns to `Histogram` values: the one place that knows which kernel counts what."""
+"""From arrays to `Histogram` values: the one place that branches on the device.
+
+`fasthist.kernels.host` counts what lies in host memory, on the CPU; `fasthist.kernels.cuda.tally` what lies in that of a GPU,
+there; `fasthist.kernels.cuda.upload` brings the one to the other.
+"""
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
-from fasthist.dtypes import FORMATS, Format
-from fasthist.hist import Histogram, Outline
-from fasthist.kernels import pool
-from fasthist.kernels.chunks import CHUNK, Chunks
-from fasthist.kernels.looks import (
-    EXPONENT_COLUMNS,
-    KINDS,
-    LIMITS,
-    LOSSES,
-    Look,
-    look_at_all,
-    sweep,
-)
-from fasthist.kernels.slots import FINITE, NAN, NEGINF, POSINF, ZERO, slots_of
+from fasthist.buckets import Buckets
+from fasthist.dtypes import Format
+from fasthist.hist import Histogram
+from fasthist.kernels import host
+from fasthist.kernels.cuda import require
+from fasthist.kernels.cuda.plan import DeviceArray
 
-_GROUP_BYTES = 4 << 20
-"""What the arrays counted in one call may take in rows and copies, beside themselves."""
-
-WIDEN_BELOW = {8: CHUNK // 4, 16: 4 * CHUNK}
-"""Elements, by bits of the format, below which an array is copied as float32 and counted together with others.
-
-For larger ones it is quicker to count patterns: clearing and reading 65,536 counters takes about 0.3 ms a thread.
-"""
+HostArray = tuple[NDArray[Any], Format]
 
 
 def tally(
-    arrays: Sequence[tuple[NDArray[Any], Format]], buckets: Buckets | int, threads: int
+    arrays: Sequence[HostArray | DeviceArray],
+    buckets: Buckets | int,
+    threads: int,
+    gpu: int | None = None,
 ) -> list[Histogram]:
     """Count every element of some arrays.
 
     Parameters
     ----------
-    arrays : sequence of (carrier[...], Format)
-        Bit patterns of any shape, strides and byte order, and what they mean. Copied are only small arrays of 8
-        and 16 bits (`WIDEN_BELOW`), and, where an array is not contiguous, chunk after chunk into one buffer for
-        each thread.
+    arrays : sequence of (carrier[...], Format) or DeviceArray
+        Bit patterns in host memory, and what they mean; or where a GPU's memory holds an array.
     buckets : Buckets or int
-        An int: that many uniform buckets over each array's finite [min, max], for which formats of four and eight
-        bytes are looked at twice.
+        An int: that many uniform buckets over each array's finite [min, max].
     threads : int
-        At most this many.
+        At most this many of the CPU's.
+    gpu : int, optional
+        Number of the GPU on which to count arrays in host memory. Default: on the CPU.
 
     Returns
     -------
     list of Histogram
-        One for each array, the same to the last bit whatever stands beside it and for every number of threads.
+        One for each array. Those that a GPU counts are waited for when a value is read.
     """
-    found: list[Histogram] = []
-    outlined = buckets is auto_buckets()
-    down = outlined or buckets is tensorflow_buckets() or buckets == tensorflow_buckets()
-    for group in [arrays] if len(arrays) == 1 else _groups(arrays):
-        walks = [(Chunks(array, CHUNK), row) for array, row in map(_widened, group)]
-        looks = look_at_all(walks, threads, down=down)
-        outlines = _outlines(looks, walks, threads) if outlined else itertools.repeat(None)
-        found += [
-            _histogram(look, chunks, row, buckets, threads, outline, down=down)
-            for look, (chunks, row), outline in zip(looks, walks, outlines, strict=False)
-        ]
-    return found
+    there = [array for array in arrays if isinstance(array, DeviceArray)]
+    here = [array for array in arrays if not isinstance(array, DeviceArray)]
+    counted: list[Histogram] = []
+    if there or gpu is not None:
+        require()
+    if there:
+        from fasthist.kernels.cuda.tally import tally_on_devices
 
-
-def _groups(
-    arrays: Sequence[tuple[NDArray[Any], Format]],
-) -> Iterator[Sequence[tuple[NDArray[Any], Format]]]:
-    """Divide a long list so that the rows (15 kB) and the copies of a group stay within some MiB."""
-    begin = held = 0
-    for i, (array, row) in enumerate(arrays):
-        held += 15_000 + (4 * array.size if _is_widened(array, row) else 0)
-        if held > _GROUP_BYTES:
-            yield arrays[begin : i + 1]
-            begin, held = i + 1, 0
-    if begin < len(arrays):
-        yield arrays[begin:]
-
-
-def _is_widened(array: NDArray[Any], row: Format) -> bool:
-    return row.is_code and array.size < WIDEN_BELOW[row.bits]
-
-
-def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
-    """Copy a small array of few patterns as float32, which holds each of their values exactly."""
-    array, row = item
-    if not _is_widened(array, row):
-        return item
-    codes = array.astype(row.carrier, copy=False)
-    if row.name == "bfloat16":
-        # The upper half of a float32: a shift takes a third of the look-up's time.
-        patterns = np.left_shift(codes, 16, dtype=np.uint32)
+        # First, so that the GPU counts while the CPU does.
+        counted = tally_on_devices(there, buckets)
+    if not here:
+        return counted
+    if gpu is None:
+        found = host.tally(here, buckets, threads)
     else:
-        # Not table[codes], which takes three times as long.
-        patterns = np.take(_as_float32(row.name), codes)
-    return np.atleast_1d(patterns), FORMATS["float32"]
+        from fasthist.kernels.cuda.upload import tally_uploaded
 
-
-@functools.cache
-def _as_float32(name: str) -> NDArray[np.uint32]:
-    """Give the float32 pattern of every value of a format of at most 16 bits."""
-    return slots_of(name).values.astype(np.float32).view(np.uint32)
-
-
-def _outlines(looks: list[Look], walks: list[tuple[Chunks, Format]], threads: int) -> list[Outline]:
-    """Outline all arrays, those of one after the other on each thread."""
-    from fasthist.kernels import outlines
-
-    if len(looks) == 1:
-        return [outlines.outline_of(*walks[0], looks[0]) if looks[0].low <= looks[0].high else None]
-    found: list[Outline] = [None] * len(looks)
-    turns = itertools.count()
-
-    def work() -> None:
-        while (turn := next(turns)) < len(looks):
-            if looks[turn].low <= looks[turn].high:
-                found[turn] = outlines.outline_of(*walks[turn], looks[turn])
-
-    pool.run(work, min(threads, len(looks)))
-    return found
-
-
-def _histogram(
-    look: Look,
-    chunks: Chunks,
-    row: Format,
-    buckets: Buckets | int,
-    threads: int,
-    outline: Outline,
-    *,
-    down: bool,
-) -> Histogram:
-    kinds = look.row[KINDS].tolist()
-    num = kinds[FINITE] + kinds[ZERO]
-    spanned = isinstance(buckets, int)
-    if isinstance(buckets, int):
-        buckets = uniform_buckets(buckets, *((look.low, look.high) if num else (0.0, 1.0)))
-    if down:
-        counts, below, above = look.row[LIMITS], 0, 0
-    elif look.patterns is not None:
-        counts, below, above = _place(look.patterns, row, buckets)
-    else:
-        counts, below, above = _count_again(chunks, row, buckets, threads, spanned=spanned)
-    return Histogram(
-        buckets,
-        counts=counts,
-        below_count=below,
-        above_count=above,
-        num=num,
-        min=look.low if num else None,
-        max=look.high if num else None,
-        sum=look.total,
-        sum_squares=look.squares,
-        zero_count=kinds[ZERO],
-        nan_count=kinds[NAN],
-        posinf_count=kinds[POSINF],
-        neginf_count=kinds[NEGINF],
-        exponent_counts=look.row[EXPONENT_COLUMNS],
-        cast_losses=look.row[LOSSES].reshape(3, 2),
-        outlined=outline,
-    )
-
-
-def _place(
-    patterns: NDArray[np.uint64], row: Format, buckets: Buckets
-) -> tuple[NDArray[np.uint64], int, int]:
-    """Put the counts of patterns into buckets by the buckets' own definition."""
-    slots = slots_of(row.name)
-    seen = np.flatnonzero((patterns > 0) & (slots.kind <= ZERO))
-    placed = np.zeros(len(buckets) + 2, dtype=np.uint64)
-    np.add.at(placed, buckets.index(slots.values[seen]) + 1, patterns[seen])
-    return placed[1:-1], int(placed[0]), int(placed[-1])
-
-
-def _count_again(
-    chunks: Chunks, row: Format, buckets: Buckets, threads: int, *, spanned: bool
-) -> tuple[NDArray[np.uint64], int, int]:
-    """Look a second time, with edges that are now known; `spanned`: uniform ones over all finite values."""
-    from fasthist.kernels import cpu, cpu_buckets
-
-    edges = buckets.edges.copy()  # writable: see Chunks
-    low, high, n = float(edges[0]), float(edges[-1]), len(buckets)
-    if spanned and math.isfinite(high - low):
-        # Rounding errors of the guess, and of the edges themselves, in units of one bucket.
-        doubt = 8 * (n * 2.0**-53 + math.ulp(max(-low, high)) * n / (high - low))
-        tables = cpu.SUBTABLES if n <= 4096 else 1
-
-        def count(
-            values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-        ) -> None:
-            del rows
-            cpu_buckets.count_uniform(values.view(row.name), first, last, edges, doubt, counters)
-
-        return sweep(chunks, threads, (tables, n + 1), count)[:-1], 0, 0
-
-    def bisect(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
-        del rows
-        cpu_buckets.count_edges(values.view(row.name), first, last, edges, counters)
-
-    placed = sweep(chunks, threads, (1, n + 3), bisect)
-    return placed[1 : n + 1], int(placed[0]), int(placed[n + 1])
+        found = tally_uploaded(here, buckets, gpu)
+    if not there:
+        return found
+    sources = {True: iter(counted), False: iter(found)}
+    return [next(sources[isinstance(array, DeviceArray)]) for array in arrays]

@@ -213,10 +213,11 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     high = max((end[1] for end in ends), default=-math.inf)
     if ends and row.kind != "float":
         low, high = as_float(int(low), down=down), as_float(int(high), down=down)
-    return Look(_classified(totals, row), low, high, *add_up(sums.tolist()))
+    return Look(classified(totals, row), low, high, *add_up(sums.tolist()))
 
 
-def _classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
+def classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
+    """Distribute the counts of slots over what they mean: the row of a `Look`."""
     from fasthist.kernels import cpu
 
     slots = slots_of(row.name if row.is_code or row.name == "float32" else "float64")
@@ -233,7 +234,6 @@ def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) 
     from fasthist.kernels import cpu, cpu_patterns
 
     del down  # they hold no integer that float64 does not
-    slots = slots_of(row.name)
     kernel = cpu_patterns.count_codes8 if row.bits == 8 else cpu_patterns.count_codes16
 
     def count(
@@ -244,8 +244,13 @@ def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) 
 
     # Two subtables of 65,536 counters are as large as the second-level cache; eight bits leave room for four.
     shape = (cpu.SUBTABLES, 256) if row.bits == 8 else (2, 65536)
-    totals = sweep(chunks, threads, shape, count)
-    result = _classified(totals, row)
+    return look_of_patterns(sweep(chunks, threads, shape, count), row)
+
+
+def look_of_patterns(totals: NDArray[np.uint64], row: Format) -> Look:
+    """Derive everything from the counts of all patterns of a format."""
+    slots = slots_of(row.name)
+    result = classified(totals, row)
     seen = np.flatnonzero((totals > 0) & (slots.kind <= ZERO))
     if not seen.size:
         return Look(result, math.inf, -math.inf, 0.0, 0.0, totals)

@@ -29,7 +29,7 @@ _MOST = 1 << 14
 A share p of the values is then known to sqrt(p * (1 - p) / 16384).
 """
 
-_CELLS = 60
+CELLS_SEEN = 60
 """Buckets narrower than this part of the range tell enough for the page's 30 bins."""
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -39,9 +39,8 @@ _ZERO_BUCKET = int(tensorflow_buckets().index(np.zeros(1))[0])
 trace = serial(outline.trace)
 
 
-@serial
-def sample_size(size, zeros, edges, counts, low, high):
-    """Say how many elements to look at.
+def elements_wanted(size, zeros, heaviest, coarse):
+    """Say how many elements to look at; runs in Python as well as compiled, also on a GPU.
 
     Parameters
     ----------
@@ -49,8 +48,10 @@ def sample_size(size, zeros, edges, counts, low, high):
         How many there are.
     zeros : int
         How many are zero: they tell nothing of how the others are spread.
-    edges, counts, low, high
-        As in `weigh`.
+    heaviest : float
+        How many, without zeros, the bucket of TensorFlow's holds that holds most.
+    coarse : float
+        How many all those hold that are wider than a `CELLS_SEEN`th of the range.
 
     Returns
     -------
@@ -58,7 +59,37 @@ def sample_size(size, zeros, edges, counts, low, high):
     """
     if size <= _FEW:
         return size
-    cell = high / _CELLS - low / _CELLS
+    # So many that percentiles are wrong by half a percent inside the heaviest bucket, and bins by one all in all.
+    others = max(np.float64(size) - np.float64(zeros), 1.0)
+    share = max(heaviest / others * _MOST / 4, coarse / others * _MOST)
+    wanted = min(max(share, np.float64(_FEW)) * np.float64(size) / others, 2.0 * _MOST)
+    # Of the half and more it is as quick to take all.
+    return size if wanted > size / 2 else np.int64(wanted)
+
+
+def place_in(i, size, parts):
+    """Give a place, at random, in part `i` of equal parts of an array; runs in Python as well as compiled."""
+    begin = i * size // parts
+    end = (i + 1) * size // parts
+    # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same places in every run, and none that
+    # keep step with a period of the data.
+    mixed = np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    part = np.uint64(end - begin)
+    return begin + np.int64(((mixed >> np.uint64(32)) * part) >> np.uint64(32))
+
+
+_elements_wanted = serial(elements_wanted)
+_place_in = serial(place_in)
+
+
+@serial
+def sample_size(size, zeros, edges, counts, low, high):
+    """Say how many elements to look at; the arguments are those of `weigh`."""
+    if size <= _FEW:
+        return size
+    cell = high / CELLS_SEEN - low / CELLS_SEEN
     heaviest = 0.0
     coarse = 0.0
     for bucket in range(counts.size):
@@ -68,28 +99,14 @@ def sample_size(size, zeros, edges, counts, low, high):
         heaviest = max(heaviest, count)
         if min(edges[bucket + 1], high) - max(edges[bucket], low) > cell:
             coarse += count
-    # So many that percentiles are wrong by half a percent inside the heaviest bucket, and bins by one all in all.
-    others = max(np.float64(size) - zeros, 1.0)
-    wanted = max(heaviest / others * _MOST / 4, coarse / others * _MOST, _FEW) * size / others
-    wanted = min(wanted, 2.0 * _MOST)
-    # Of the half and more it is as quick to take all.
-    return size if wanted > size / 2 else np.int64(wanted)
+    return _elements_wanted(size, zeros, heaviest, coarse)
 
 
 @serial
 def pick(size, places):
     """Fill int64[k] `places` with one place, at random, in each of k equal parts of an array."""
-    begin = 0
     for i in range(places.size):
-        end = (i + 1) * size // places.size
-        # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same places in every run, and
-        # none that keep step with a period of the data.
-        mixed = np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        part = np.uint64(end - begin)
-        places[i] = begin + np.int64(((mixed >> np.uint64(32)) * part) >> np.uint64(32))
-        begin = end
+        places[i] = _place_in(i, size, places.size)
 
 
 @serial
@@ -233,22 +250,28 @@ def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], R
         See `fasthist.outline.trace`. Of few elements it is what a call gives, which keeps a copy of them.
     """
     if look.patterns is not None:
-        rows = np.empty((MOST_ROWS + 2, 3))
-        return rows[: trace(*_of_patterns(look.patterns, row.name), MOST_ROWS, rows)].copy()
+        return outline_of_patterns(look.patterns, row.name)
     values = chunks.flat
     if values is None:
-        counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
-        wanted = sample_size(chunks.size, zeros, _EDGES, counts, look.low, look.high)
-        places = np.empty(wanted, dtype=np.int64)
-        pick(chunks.size, places)
-        values = chunks.pick(places)
+        values = sample_of(chunks, look)
     elif chunks.size <= _FEW:
         values = values.copy()
-    later = functools.partial(_outline, values.view(row.name), chunks.size, look)
+    later = functools.partial(outline_of_sample, values.view(row.name), chunks.size, look)
     return later if chunks.size <= _FEW else later()
 
 
-def _outline(values: NDArray[Any], size: int, look: Look) -> Rows:
+def sample_of(chunks: Chunks, look: Look) -> NDArray[Any]:
+    """Copy as many elements of a counted array as its outline needs, or all of them."""
+    counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
+    places = np.empty(
+        sample_size(chunks.size, zeros, _EDGES, counts, look.low, look.high), dtype=np.int64
+    )
+    pick(chunks.size, places)
+    return chunks.pick(places) if chunks.flat is None else chunks.flat[places]
+
+
+def outline_of_sample(values: NDArray[Any], size: int, look: Look) -> Rows:
+    """Trace the outline of an array of so many elements, of which some are here, or all."""
     rows = np.empty((MOST_ROWS + 2, 3))
     counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
     found = outline_values(values, size, zeros, _EDGES, counts, look.low, look.high, rows)
@@ -263,13 +286,14 @@ def _order(name: str) -> NDArray[np.intp]:
     return finite[np.argsort(slots.values[finite], kind="stable")]
 
 
-def _of_patterns(
-    patterns: NDArray[np.uint64], name: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def outline_of_patterns(patterns: NDArray[np.uint64], name: str) -> Rows:
+    """Trace the outline of an array of few patterns, of which all are counted; at least one is a finite number."""
     counts = patterns[_order(name)]
     seen = np.flatnonzero(counts)
     reach = np.append(0, np.cumsum(counts[seen])).astype(np.float64)
-    return slots_of(name).values[_order(name)][seen], reach
+    rows = np.empty((MOST_ROWS + 2, 3))
+    points = slots_of(name).values[_order(name)][seen]
+    return rows[: trace(points, reach, MOST_ROWS, rows)].copy()
 
 
 @serial

@@ -85,11 +85,11 @@ def slots_of(name: str) -> Slots:
     row = FORMATS[name]
     if row.is_code:
         return _classify(None, row.decode(np.arange(1 << row.bits, dtype=row.carrier)))
-    cuts = _cuts(row)
+    cuts = cuts_of(row)
     starts = np.insert(cuts, 0, 0).astype(row.carrier)
     with np.errstate(invalid="ignore"):  # the first NaN is a signalling one
         values = starts.view(f"f{row.bits // 8}").astype(np.float64)
-    return _classify(_bit_table(cuts, row), values)
+    return _classify(bit_table(cuts, row), values)
 
 
 def _classify(table: NDArray[np.unsignedinteger] | None, values: NDArray[np.float64]) -> Slots:
@@ -116,7 +116,7 @@ def _classify(table: NDArray[np.unsignedinteger] | None, values: NDArray[np.floa
     )
 
 
-def _cuts(row: Format) -> NDArray[np.uint64]:
+def cuts_of(row: Format) -> NDArray[np.uint64]:
     """Give the patterns, except 0, where a new slot begins, in the order of unsigned integers."""
     sign = 1 << (row.bits - 1)
     infinity = ((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa
@@ -150,7 +150,8 @@ def _patterns(
     return {int(cut) for cut in pattern + below.astype(np.uint64)}
 
 
-def _bit_table(cuts: NDArray[np.uint64], row: Format) -> NDArray[np.unsignedinteger]:
+def bit_table(cuts: NDArray[np.uint64], row: Format) -> NDArray[np.unsignedinteger]:
+    """Make the bit table of a format for such patterns; no cell may hold two of them inside."""
     shift = np.uint64(low_bits(row))
     size = np.uint64(1) << shift
     begins = np.arange(1 << (row.bits - low_bits(row)), dtype=np.uint64) << shift

@@ -1,0 +1,143 @@
+"""Arrays in the memory of GPUs, counted there: which kernel counts which of them, and what comes of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
+from fasthist.dtypes import FORMATS
+from fasthist.hist import Histogram, Outline
+from fasthist.kernels.answers import (
+    as_float32,
+    between,
+    ends_of,
+    histogram_of,
+    in_limits,
+    place,
+)
+from fasthist.kernels.cuda.device import Answer, Batch, Device, open_device
+from fasthist.kernels.cuda.formats import as_number
+from fasthist.kernels.cuda.plan import FLOAT32, FLOAT64, DeviceArray, kind_of
+from fasthist.kernels.looks import Look, classified, look_of_patterns
+from fasthist.kernels.outlines import outline_of_patterns, outline_of_sample
+from fasthist.kernels.totals import add_up, as_float
+from fasthist.outline import Rows
+from fasthist.pending import PendingHistogram
+
+_MOST_EDGES = 1 << 22
+"""Counts between edges that one batch keeps in memory."""
+
+
+def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> list[Histogram]:
+    """Begin to count every element of some arrays, each where it lies.
+
+    Parameters
+    ----------
+    arrays : sequence of DeviceArray
+        Of any devices.
+    buckets : Buckets or int
+        As in `fasthist.kernels.tally`. For an int the call waits until the extremes are known.
+
+    Returns
+    -------
+    list of Histogram
+        One for each array; a value that is read waits for the device.
+
+    Raises
+    ------
+    DeviceError
+        A device cannot be used, or has no memory left. What it does later, it tells whoever reads a value.
+    """
+    found: list[Histogram | None] = [None] * len(arrays)
+    for number in dict.fromkeys(array.device for array in arrays):
+        members = [i for i, array in enumerate(arrays) if array.device == number]
+        mine = [arrays[i] for i in members]
+        for i, histogram in zip(members, _tally(open_device(number), mine, buckets), strict=True):
+            found[i] = histogram
+    return [histogram for histogram in found if histogram is not None]
+
+
+def _tally(device: Device, arrays: list[DeviceArray], buckets: Buckets | int) -> list[Histogram]:
+    batch = device.count(arrays, sampled=buckets is auto_buckets())
+    if not isinstance(buckets, int) and buckets == tensorflow_buckets():
+        return [
+            PendingHistogram(
+                functools.partial(_in_limits, batch, i, array.format, array.size, buckets)
+            )
+            for i, array in enumerate(arrays)
+        ]
+    seconds: dict[int, tuple[Batch, int, Buckets]] = {}
+    again = [i for i, array in enumerate(arrays) if FORMATS[array.format].bits > 8]
+    width = buckets if isinstance(buckets, int) else len(buckets)
+    step = max(1, _MOST_EDGES // width)
+    for begin in range(0, len(again), step):
+        group = again[begin : begin + step]
+        members = [arrays[i] for i in group]
+        if isinstance(buckets, int):
+            looks = [look_of(batch.answers()[i], arrays[i].format, down=False) for i in group]
+            own = [uniform_buckets(buckets, *ends_of(look)) for look in looks]
+            edges = np.stack([one.edges for one in own])
+            even = bool(np.isfinite(edges[:, -1] - edges[:, 0]).all())
+        else:
+            own, edges, even = [buckets] * len(group), buckets.edges, False
+        second = device.count_between(members, edges, even=even)
+        seconds |= {i: (second, j, own[j]) for j, i in enumerate(group)}
+    return [
+        PendingHistogram(
+            functools.partial(_between, batch, i, array.format, buckets, seconds.get(i))
+        )
+        for i, array in enumerate(arrays)
+    ]
+
+
+def _in_limits(batch: Batch, i: int, name: str, size: int, buckets: Buckets) -> Histogram:
+    answer = batch.answers()[i]
+    look = look_of(answer, name, down=True)
+    outline: Outline = None
+    if buckets is auto_buckets() and look.low <= look.high:
+        outline = functools.partial(_outline, answer, name, size, look)
+    return histogram_of(look, buckets, in_limits(look), outline)
+
+
+def _outline(answer: Answer, name: str, size: int, look: Look) -> Rows:
+    if look.patterns is not None:
+        return outline_of_patterns(look.patterns, name)
+    assert answer.sample is not None
+    row = FORMATS[name]
+    if row.is_code:
+        return outline_of_sample(as_float32(answer.sample, row).view(np.float32), size, look)
+    return outline_of_sample(answer.sample.view(name), size, look)
+
+
+def _between(
+    batch: Batch,
+    i: int,
+    name: str,
+    buckets: Buckets | int,
+    second: tuple[Batch, int, Buckets] | None,
+) -> Histogram:
+    look = look_of(batch.answers()[i], name, down=False)
+    if second is not None:
+        counted, j, own = second
+        return histogram_of(look, own, between(counted.answers()[j].counts), None)
+    assert look.patterns is not None
+    own = uniform_buckets(buckets, *ends_of(look)) if isinstance(buckets, int) else buckets
+    return histogram_of(look, own, place(look.patterns, FORMATS[name], own), None)
+
+
+def look_of(answer: Answer, name: str, *, down: bool) -> Look:
+    """Bring what a device has found in an array into the form of `fasthist.kernels.looks`."""
+    if FORMATS[name].bits == 8:
+        return look_of_patterns(answer.counts, FORMATS[name])
+    row = classified(answer.counts, FORMATS["float64"])
+    if answer.low > answer.high:
+        low, high = math.inf, -math.inf
+    else:
+        low, high = (as_number(kind_of(name), key) for key in (answer.low, answer.high))
+        if kind_of(name) not in (FLOAT32, FLOAT64):
+            low, high = as_float(int(low), down=down), as_float(int(high), down=down)
+    return Look(row, low, high, *add_up(answer.sums))
