@@ -25,13 +25,17 @@ _DLPACK_KINDS = {
 """DLDataTypeCode in dlpack.h."""
 
 
-def from_torch(tensor: Any, torch: Any, row: Format, streams: dict[int, int]) -> DeviceArray:
+def from_torch(
+    tensor: Any, address: int, torch: Any, row: Format, streams: dict[int, int]
+) -> DeviceArray:
     """Say where a CUDA tensor lies.
 
     Parameters
     ----------
     tensor : torch.Tensor
         Strided, on a CUDA device, with memory; as its bits stand.
+    address : int
+        Of its first element.
     torch : module
     row : Format
     streams : dict of int to int
@@ -41,12 +45,13 @@ def from_torch(tensor: Any, torch: Any, row: Format, streams: dict[int, int]) ->
     stream = streams.get(device)
     if stream is None:
         stream = streams[device] = torch.cuda.current_stream(device).cuda_stream
-    address, size = tensor.data_ptr(), row.bits // 8
-    # The tensor itself is not kept: what its memory is used for next comes later on the same stream.
+    size = row.bits // 8
+    # Once all is launched the tensor need not live on: what its memory is used for next comes later on the stream.
     if tensor.is_contiguous() and address % size == 0:
-        return DeviceArray(address, tensor.numel(), (), row.name, device, stream)
+        return DeviceArray(address, tensor.numel(), (), row.name, device, stream, tensor)
     strides = [stride * size for stride in tensor.stride()]
-    return _array(address, tensor.shape, strides, row, device, stream)
+    array = _array(address, tensor.shape, strides, row, device, stream)
+    return array._replace(until_launched=tensor)
 
 
 def is_on_gpu(values: Any, dlpack_device: tuple[int, int] | None) -> bool:
@@ -85,13 +90,13 @@ def from_protocol(values: Any, dlpack_device: tuple[int, int] | None) -> DeviceA
 
 def _array(
     address: int, shape: Sequence[int], strides: Sequence[int], row: Format, device: int, stream: int,
-    owner: Any = None,
+    until_counted: Any = None,
 ) -> DeviceArray:  # fmt: skip
     size = int(np.prod(shape, dtype=np.int64))
     if size == 0:
         return DeviceArray(0, 0, (), row.name, device, stream)
     address, dims = in_memory_order(address, shape, strides, row.bits // 8)
-    return DeviceArray(address, size, dims, row.name, device, stream, owner)
+    return DeviceArray(address, size, dims, row.name, device, stream, until_counted=until_counted)
 
 
 def _format(name: str) -> Format:
@@ -107,15 +112,15 @@ def _from_interface(values: Any, interface: dict[str, Any]) -> DeviceArray:
     if interface.get("mask") is not None:
         msg = "a masked array on a GPU cannot be counted"
         raise ArrayError(msg)
-    dtype = np.dtype(interface["typestr"])
-    if dtype.byteorder == ">":
-        msg = f"byte order of {interface['typestr']} is not that of the GPU"
+    typestr = interface["typestr"]
+    if typestr[0] == ">":
+        msg = f"byte order of {typestr} is not that of the GPU"
         raise ArrayError(msg)
-    # What the interface has no name for, such as bfloat16, it calls raw bytes; the array's own dtype tells.
+    # The interface has no name for bfloat16 and its like; the array's own dtype has.
     own = getattr(values, "dtype", None)
-    row = _format(own.name if dtype.kind == "V" and isinstance(own, np.dtype) else dtype.name)
+    row = _format(own.name if isinstance(own, np.dtype) else np.dtype(typestr).name)
     shape, address = interface["shape"], interface["data"][0]
-    strides = interface.get("strides") or _contiguous(shape, dtype.itemsize)
+    strides = interface.get("strides") or _contiguous(shape, row.bits // 8)
     from fasthist.kernels.cuda.primitives import gpu_of
 
     device = gpu_of(address) if address else 0

@@ -154,24 +154,27 @@ def _from_torch(
     where = tensor.device.type
     if device == "cpu" and where not in ("cpu", "meta"):
         tensor, where = tensor.detach().cpu(), "cpu"
-    dtype = tensor.dtype
-    if dtype not in _torch_formats:
-        _torch_formats[dtype] = FORMATS.get(str(dtype).removeprefix("torch."))
-    row = _torch_formats[dtype]
+    row = _torch_formats.get(tensor.dtype)
+    if row is None:
+        row = FORMATS.get(str(tensor.dtype).removeprefix("torch."))
+        _torch_formats[tensor.dtype] = row
     if row is None or tensor.layout is not torch.strided or where not in ("cpu", "cuda"):
         raise _refused_torch(tensor, torch, name)
     if tensor.is_nested:
         raise _refused(name, "a nested torch tensor is not dense", "count .values()")
     try:
-        if tensor.data_ptr() == 0 and tensor.numel():
+        address = tensor.data_ptr()
+        if address == 0 and tensor.numel():
             raise _refused(
                 name,
                 f"{type(tensor).__name__} holds no memory of its own",
                 "pass the tensor that it wraps, such as .to_local() of a DTensor",
             )
         if where == "cuda":
-            plain = tensor.resolve_neg() if tensor.is_neg() else tensor
-            return gpu_intake.from_torch(plain, torch, row, streams)
+            if tensor.is_neg():
+                tensor = tensor.resolve_neg()
+                address = tensor.data_ptr()
+            return gpu_intake.from_torch(tensor, address, torch, row, streams)
         plain = tensor.detach()
         if plain.is_neg():
             plain = plain.resolve_neg()

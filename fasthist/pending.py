@@ -18,10 +18,12 @@ class PendingHistogram(Histogram):
     ----------
     find : callable
         Gives the histogram, once the device is done. What it raises, the reader gets, each time.
+    number : int
+        What to call it with.
     """
 
-    def __init__(self, find: Callable[[], Histogram]) -> None:
-        object.__setattr__(self, "_find", find)
+    def __init__(self, find: Callable[[int], Histogram], number: int) -> None:
+        vars(self)["_find"] = find, number
 
     def __getattr__(self, name: str) -> Any:
         # Python asks here only for what it has not found.
@@ -30,7 +32,7 @@ class PendingHistogram(Histogram):
             raise AttributeError(msg)
         find = vars(self).get("_find")
         if find is not None:  # or else another thread has found it in this moment
-            vars(self).update(vars(find()))
+            vars(self).update(vars(find[0](find[1])))
             object.__setattr__(self, "__class__", Histogram)
             vars(self).pop("_find", None)
         return vars(self)[name]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import sys
 import warnings
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fasthist.errors import DeviceError
 from fasthist.kernels.cuda import require
@@ -17,7 +18,17 @@ from fasthist.kernels.cuda import require
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-settings.register_profile("fasthist", deadline=None)
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+"""Whether a GPU is simulated: 10,000 elements then take a second."""
+
+if SIMULATED:
+    sys.setswitchinterval(1e-4)  # a tenth of the time: threads wait for each other at every barrier
+settings.register_profile(
+    "fasthist",
+    deadline=None,
+    max_examples=20 if SIMULATED else 100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 settings.register_profile(
     "ci", parent=settings.get_profile("fasthist"), derandomize=True, database=None
 )
@@ -36,7 +47,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if JIT_IS_OFF:
+    if JIT_IS_OFF or SIMULATED:
         # Numpy's scalars warn where compiled integers wrap and compiled floats saturate, both meant to.
         for text in ("overflow encountered in", "invalid value encountered in", "divide by zero"):
             config.addinivalue_line("filterwarnings", f"ignore:{text}:RuntimeWarning")
@@ -47,6 +58,7 @@ def pytest_report_header(config):
     for name in (
         "numpy",
         "numba",
+        "numba_cuda",
         "ml_dtypes",
         "hypothesis",
         "torch",
@@ -60,6 +72,28 @@ def pytest_report_header(config):
             found.append(f"{name} -")
     required = config.getoption("--require") or "nothing"
     return [", ".join(found), f"required: {required}; JIT {'off' if JIT_IS_OFF else 'on'}"]
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def backend(request, monkeypatch):
+    """Run a test twice: as it stands, and with the name `histogram` in its module standing for a GPU's."""
+    if request.param == "cuda":
+        on_gpu = request.getfixturevalue("on_gpu")
+        monkeypatch.setattr(request.module, "histogram", on_gpu.histogram)
+    return request.param
+
+
+@pytest.fixture
+def on_gpu(need, monkeypatch):
+    """Give the module of that name, with small chunks; skip where there is no GPU, nor the simulator of one."""
+    need("numba_cuda")
+    try:
+        require()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    module = importlib.import_module("on_gpu")
+    module.small_chunks(monkeypatch)
+    return module
 
 
 @pytest.fixture

@@ -219,6 +219,7 @@ def test_all_patterns_of_16_bits_in_arrays_too_short_for_a_table_of_patterns(nam
     assert np.array_equal(histogram(long).counts, 4 * parts.counts)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", strategies.WIDE)
 def test_every_limit_and_both_its_neighbours(name):
     values = strategies.limits_and_neighbours(name)
@@ -230,6 +231,7 @@ def test_every_limit_and_both_its_neighbours(name):
     assert wrong(values) == []
 
 
+@pytest.mark.usefixtures("backend")
 def test_one_by_one_each_limit_begins_its_bucket():
     edges = oracle.tensorflow_edges()
     whole = histogram(edges)
@@ -238,6 +240,7 @@ def test_one_by_one_each_limit_begins_its_bucket():
     assert before.counts.tolist() == [1] * 1549 + [0]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", strategies.WIDE)
 def test_every_special_pattern(name):
     patterns = np.array(strategies.special_patterns(name), dtype=strategies.carrier(name))
@@ -246,6 +249,7 @@ def test_every_special_pattern(name):
     assert wrong(values, strategies.EDGES) == []
 
 
+@pytest.mark.usefixtures("backend")
 @given(values=strategies.of_any_format())
 def test_any_array_of_any_format(values):
     event(values.dtype.name)
@@ -255,6 +259,7 @@ def test_any_array_of_any_format(values):
     assert wrong(values, strategies.EDGES) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", ["float32", "float64"])
 @pytest.mark.parametrize("sign", [0, 1])
 def test_every_nan_payload_is_nan_and_nothing_else(name, sign):
@@ -277,6 +282,7 @@ def test_every_nan_payload_is_nan_and_nothing_else(name, sign):
     )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
 def test_negative_zero_is_zero(name):
     h = histogram(np.array([-0.0, 0.0, -0.0], dtype=strategies.DTYPES[name]))
@@ -286,6 +292,7 @@ def test_negative_zero_is_zero(name):
     assert h.exponent_counts.sum() == 0
 
 
+@pytest.mark.usefixtures("backend")
 def test_the_largest_doubles_are_in_the_outermost_buckets():
     h = histogram([oracle.LARGEST, -oracle.LARGEST, 1e20, -1e20])
     assert (h.counts[0], h.counts[-1], h.num) == (2, 2, 4)
@@ -295,6 +302,7 @@ def test_the_largest_doubles_are_in_the_outermost_buckets():
 # -- integers beyond 2**53 ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [("int64", -(2**63), 2**63 - 1), ("uint64", 0, 2**64 - 1), ("int64", 2**53, 2**60)],
@@ -317,6 +325,7 @@ def test_large_integers_are_counted_in_the_right_bucket(name, low, high):
     assert wrong(values) == []
 
 
+@pytest.mark.usefixtures("backend")
 def test_an_integer_just_below_a_limit_is_not_rounded_up_to_it():
     limit = next(int(edge) for edge in oracle.tensorflow_edges() if edge > 2**60)
     assert float(limit - 1) == limit, "as float64 the two are the same number"
@@ -324,6 +333,7 @@ def test_an_integer_just_below_a_limit_is_not_rounded_up_to_it():
     assert np.flatnonzero(at.counts) == np.flatnonzero(below.counts) + 1
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     "value", [2**54 - 1, -(2**54 - 1), 2**53 + 1, -(2**53 + 1), 2**63 - 1, -(2**63)]
 )
@@ -395,6 +405,7 @@ def test_uniform_buckets_with_all_values_on_edges_or_beside_them(k, name):
         assert differs_from_numpy(rng.permutation(values), k) == [], (low, high)
 
 
+@pytest.mark.usefixtures("backend")
 @given(st.data(), strategies.finite_doubles(min_size=1), st.integers(1, 70))
 def test_uniform_buckets_are_numpys_for_any_numbers(data, values, k):
     with np.errstate(over="ignore"):
@@ -418,6 +429,7 @@ def test_uniform_buckets_are_numpys_for_any_numbers(data, values, k):
     assert differs_from_numpy(numbers, k) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("k", KS)
 def test_uniform_buckets_over_a_range_that_overflows(k):
     values = np.array([-1.7e308, 1.7e308, 0.0, 1.0, -1e300, 1.6e308])
@@ -429,6 +441,7 @@ def test_uniform_buckets_over_a_range_that_overflows(k):
     assert (below, counts.tolist(), above) == (0, h.counts.tolist(), 0)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     "value", [1e20, -1e20, 1e300, oracle.LARGEST, -oracle.LARGEST, 2.0**53, 5e-324]
 )
@@ -466,6 +479,7 @@ def test_explicit_edges_are_numpys(data, edges):
     assert oracle.differences(h, oracle.answer(values, edges)) == []
 
 
+@pytest.mark.usefixtures("backend")
 @given(st.data(), strategies.finite_doubles(), strategies.finite_doubles(min_size=2))
 def test_any_explicit_edges_are_numpys(data, values, edges):
     edges = np.unique(edges)
@@ -479,6 +493,7 @@ def test_any_explicit_edges_are_numpys(data, values, edges):
     assert wrong(values, edges) == []
 
 
+@pytest.mark.usefixtures("backend")
 def test_explicit_edges_equal_to_tensorflows_are_tensorflows():
     values = np.array([2**60 + 1, 7, -3])
     assert histogram(values, buckets=oracle.tensorflow_edges()) == histogram(values)
@@ -549,6 +564,7 @@ SUMS = {
 }
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("case", SUMS)
 @pytest.mark.parametrize("specials", [[], [math.nan, math.inf, -math.inf]])
 def test_sums_of_huge_numbers(case, specials):
@@ -569,6 +585,7 @@ def test_sums_of_huge_numbers_over_many_chunks(size):
     assert wrong(np.append(signs * 1.5e308, 1e300)) == []
 
 
+@pytest.mark.usefixtures("backend")
 @given(strategies.finite_doubles(max_size=300))
 def test_the_sum_is_never_nan(values):
     h = histogram(values)
@@ -603,6 +620,7 @@ def test_every_layout_has_the_same_answer(name, layout):
     assert array.tobytes() == before
 
 
+@pytest.mark.usefixtures("backend")
 @given(st.data(), strategies.of_any_format())
 def test_every_layout_of_small_arrays(data, values):
     layouts = (
@@ -617,6 +635,7 @@ def test_every_layout_of_small_arrays(data, values):
     assert oracle.differences(histogram(array), expected) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", strategies.DTYPES)
 def test_an_array_of_no_dimensions(name):
     array = np.array(1, dtype=strategies.DTYPES[name])
@@ -627,6 +646,7 @@ def test_an_array_of_no_dimensions(name):
     assert histogram(array, buckets=[0, 1]).counts.tolist() == [1]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", strategies.DTYPES)
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0, 2)])
 @pytest.mark.parametrize("buckets", ["tensorflow", 5, [0.0, 1.0]])
@@ -820,6 +840,7 @@ SMALL = {
 }
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("threads", [1, 2])
@@ -829,6 +850,7 @@ def test_small_arrays(name, threads):
     assert wrong(values, strategies.EDGES, threads=threads) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_small_arrays_of_limits(name):
@@ -836,6 +858,7 @@ def test_small_arrays_of_limits(name):
     assert wrong(values) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", ["int64", "uint64"])
 def test_small_arrays_of_large_integers(name):
@@ -844,6 +867,7 @@ def test_small_arrays_of_large_integers(name):
     assert np.array_equal(h.counts, oracle.answer(values).counts)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 @pytest.mark.parametrize("k", [1, 7, 64, 5000])
 def test_small_arrays_in_uniform_buckets(k):
@@ -857,6 +881,7 @@ def test_small_arrays_in_uniform_buckets(k):
     assert differs_from_numpy(rng.integers(0, 9, 100), k) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 @pytest.mark.parametrize("name", ["float32", "float64", "int32"])
 def test_small_arrays_of_values_on_edges(name):
@@ -866,6 +891,7 @@ def test_small_arrays_of_values_on_edges(name):
     assert wrong(values, edges[:2]) == []
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.nojit
 def test_small_sums_of_huge_numbers():
     assert histogram([1e308, 1e308, -1e308, -1e308, 1.0]).sum == 1.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import threading
 import time
@@ -82,6 +83,7 @@ class Batch:
         self, device: Device, plan: Plan, needs: list[Need], mail: Any, event: Any, kept: Any
     ) -> None:
         self._device = device
+        self.layouts = plan.layouts
         self._plan = plan
         self._needs = needs
         self._mail = mail
@@ -256,15 +258,15 @@ class Device:
         while len(self._pending) >= MOST_PENDING:
             with contextlib.suppress(DeviceError, IndexError):  # whoever reads it gets the error
                 self._pending.popleft().answers()
-        key = (what, *(array[1:4] for array in arrays))
+        key = (what, self.chunk, *map(_layout_of, arrays))
         with self._lock, self.errors(), self.current():
             plan, needs, table = self._plans.get(key) or self._new_plan(key, arrays, need)
             self._plans.move_to_end(key)
             mail = self._mail_of(plan.mail)
-            mail[plan.rows] = [array.address for array in arrays]
+            mail[plan.rows] = list(map(_address_of, arrays))
             self._make_room(plan)
             stream = self._enter_stream(arrays)
-            run = _Run(self, plan, table, mail, stream, [array.owner for array in arrays])
+            run = _Run(self, plan, table, mail, stream, list(map(_kept_of, arrays)))
             start(run)
             finishing = finish()[max(len(arrays), self.least_blocks), self.threads, stream]
             finishing(
@@ -321,7 +323,7 @@ class Device:
 
     def _enter_stream(self, arrays: Sequence[DeviceArray]) -> Any:
         """Give the stream to run on, behind all that writes the arrays, and behind the batch before this one."""
-        handles = dict.fromkeys(array.stream for array in arrays)
+        handles = dict.fromkeys(map(_stream_of, arrays))
         streams = [self._stream(handle) for handle in handles]
         for other in streams[1:]:
             event_after(other).wait(streams[0])
@@ -378,6 +380,9 @@ def _need(layout: Layout, *, sampled: bool) -> Need:
     room = sample if bits == 64 else (sample + 1) // 2
     return Need(kind_of(layout.format), N_SLOTS + 2, sample, HEAD + N_SLOTS + room, bits == 64)
 
+
+_layout_of = operator.attrgetter("size", "dims", "format")
+_address_of, _stream_of, _kept_of = map(operator.attrgetter, ("address", "stream", "until_counted"))
 
 _devices: dict[int, Device] = {}
 _opening = threading.Lock()

@@ -52,8 +52,8 @@ class DeviceArray(NamedTuple):
         Number of the GPU.
     stream : int
         Handle of the CUDA stream on which its elements are there in time; 0 for the default stream.
-    owner : object
-        What has to stay alive until they are counted.
+    until_launched, until_counted : object
+        What has to stay alive so long.
     """
 
     address: int
@@ -62,7 +62,8 @@ class DeviceArray(NamedTuple):
     format: str
     device: int
     stream: int
-    owner: object = None
+    until_launched: object = None
+    until_counted: object = None
 
 
 class Layout(NamedTuple):
@@ -113,7 +114,9 @@ class Plan(NamedTuple):
     table : uint64[...]
         What is on the device.
     launches : list of Launch
-    rows : list of int
+    layouts : sequence of Layout
+        Of each tensor.
+    rows : int64[n]
         The row of each tensor, in the order of the list.
     outs : list of int
         Where in the mail the answer of each tensor begins.
@@ -123,7 +126,8 @@ class Plan(NamedTuple):
 
     table: NDArray[np.uint64]
     launches: list[Launch]
-    rows: list[int]
+    layouts: Sequence[Layout]
+    rows: NDArray[np.int64]
     outs: list[int]
     work: int
     sums: int
@@ -249,10 +253,9 @@ def make_plan(
         launches.append(Launch(name, strided, begin, end, starts, ranges.size - 1))
         parts.append(ranges)
         starts += ranges.size
-    rows_of = [0] * len(order)
-    for row, i in enumerate(order):
-        rows_of[i] = row
-    return Plan(np.concatenate(parts), launches, rows_of, outs, held, 3 * firsts[-1], out)
+    return Plan(
+        np.concatenate(parts), launches, layouts, np.argsort(order), outs, held, 3 * firsts[-1], out
+    )
 
 
 def _ranges(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,8 +53,11 @@ def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> l
     DeviceError
         A device cannot be used, or has no memory left. What it does later, it tells whoever reads a value.
     """
+    numbers = set(map(operator.attrgetter("device"), arrays))
+    if len(numbers) == 1:
+        return _tally(open_device(numbers.pop()), arrays, buckets)
     found: list[Histogram | None] = [None] * len(arrays)
-    for number in dict.fromkeys(array.device for array in arrays):
+    for number in sorted(numbers):
         members = [i for i, array in enumerate(arrays) if array.device == number]
         mine = [arrays[i] for i in members]
         for i, histogram in zip(members, _tally(open_device(number), mine, buckets), strict=True):
@@ -61,15 +65,13 @@ def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> l
     return [histogram for histogram in found if histogram is not None]
 
 
-def _tally(device: Device, arrays: list[DeviceArray], buckets: Buckets | int) -> list[Histogram]:
+def _tally(
+    device: Device, arrays: Sequence[DeviceArray], buckets: Buckets | int
+) -> list[Histogram]:
     batch = device.count(arrays, sampled=buckets is auto_buckets())
     if not isinstance(buckets, int) and buckets == tensorflow_buckets():
-        return [
-            PendingHistogram(
-                functools.partial(_in_limits, batch, i, array.format, array.size, buckets)
-            )
-            for i, array in enumerate(arrays)
-        ]
+        find = functools.partial(_in_limits, batch, buckets)
+        return [PendingHistogram(find, i) for i in range(len(arrays))]
     seconds: dict[int, tuple[Batch, int, Buckets]] = {}
     again = [i for i, array in enumerate(arrays) if FORMATS[array.format].bits > 8]
     width = buckets if isinstance(buckets, int) else len(buckets)
@@ -86,15 +88,12 @@ def _tally(device: Device, arrays: list[DeviceArray], buckets: Buckets | int) ->
             own, edges, even = [buckets] * len(group), buckets.edges, False
         second = device.count_between(members, edges, even=even)
         seconds |= {i: (second, j, own[j]) for j, i in enumerate(group)}
-    return [
-        PendingHistogram(
-            functools.partial(_between, batch, i, array.format, buckets, seconds.get(i))
-        )
-        for i, array in enumerate(arrays)
-    ]
+    find = functools.partial(_between, batch, buckets, seconds)
+    return [PendingHistogram(find, i) for i in range(len(arrays))]
 
 
-def _in_limits(batch: Batch, i: int, name: str, size: int, buckets: Buckets) -> Histogram:
+def _in_limits(batch: Batch, buckets: Buckets, i: int) -> Histogram:
+    name, size, _ = batch.layouts[i]
     answer = batch.answers()[i]
     look = look_of(answer, name, down=True)
     outline: Outline = None
@@ -114,15 +113,12 @@ def _outline(answer: Answer, name: str, size: int, look: Look) -> Rows:
 
 
 def _between(
-    batch: Batch,
-    i: int,
-    name: str,
-    buckets: Buckets | int,
-    second: tuple[Batch, int, Buckets] | None,
+    batch: Batch, buckets: Buckets | int, seconds: dict[int, tuple[Batch, int, Buckets]], i: int
 ) -> Histogram:
+    name = batch.layouts[i].format
     look = look_of(batch.answers()[i], name, down=False)
-    if second is not None:
-        counted, j, own = second
+    if i in seconds:
+        counted, j, own = seconds[i]
         return histogram_of(look, own, between(counted.answers()[j].counts), None)
     assert look.patterns is not None
     own = uniform_buckets(buckets, *ends_of(look)) if isinstance(buckets, int) else buckets
