@@ -72,7 +72,7 @@ def test_one_value_at_each_border_is_counted_once(name, on_gpu):
         assert (h.counts.tolist()[1], h.max) == (1, float(marked[place])), place
 
 
-@pytest.mark.parametrize("shift", range(16))
+@pytest.mark.parametrize("shift", [0, 1, 2, 4, 7, 8, 15])
 def test_any_address(shift, on_gpu):
     """Multiples of the element's size, and odd ones."""
     memory = np.frombuffer(random_values("uint8", 4 * 600 + 16).tobytes(), dtype=np.uint8)
@@ -222,17 +222,17 @@ def test_more_batches_than_there_is_memory_for_are_waited_for(on_gpu):
 
 def test_several_threads_read_one_batch(on_gpu):
     found = histograms({str(i): on_gpu.OnGpu(NORMAL[: i + 1]) for i in range(20)})
-    seen = {}
+    seen = []
 
     def look():
-        seen[threading.get_ident()] = [h.num for h in found.values()]
+        seen.append([h.num for h in found.values()])
 
     threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert list(seen.values()) == [list(range(1, 21))] * 4
+    assert seen == [list(range(1, 21))] * 4
 
 
 def test_what_is_pending_is_not_read_after_a_fork(on_gpu):
@@ -345,29 +345,22 @@ def test_an_error_of_the_device_is_raised_by_the_next_call(tmp_path, on_gpu, mon
 # -- devices -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "int64", "int8"])
 def test_an_array_in_host_memory_is_brought_there_in_pieces(name, monkeypatch):
     from fasthist.kernels.cuda import upload
 
     monkeypatch.setattr(upload, "PIECE", 512)
-    values = random_values(name, 1700)
-    for array in (values, values[::-3], values.reshape(17, 100)[:, 5:60], values[:0]):
-        assert (
-            differences(fasthist.histogram(array, buckets="tensorflow", device="cuda"), array) == []
-        )
-        edges = strategies.EDGES
-        assert (
-            differences(fasthist.histogram(array, buckets=edges, device="cuda:0"), array, edges)
-            == []
-        )
-        for buckets in (7, "auto"):
-            here, there = (
-                fasthist.histogram(array, buckets=buckets, device=where)
-                for where in ("cpu", "cuda")
-            )
+    values = random_values(name, 1200)
+    for array in (values, values.reshape(12, 100)[:, 5:60], values[:0]):
+        for buckets in ("auto", 7, strategies.EDGES):
+            here = fasthist.histogram(array, buckets=buckets, device="cpu")
+            there = fasthist.histogram(array, buckets=buckets, device="cuda:0")
             assert np.array_equal(here.counts, there.counts)
             assert here.buckets == there.buckets
             assert (here.outline is None) == (there.outline is None)
+            if buckets != 7:
+                edges = None if buckets == "auto" else buckets
+                assert differences(there, array, edges) == []
 
 
 def test_what_lies_there_is_counted_there_with_either_name(on_gpu):
