@@ -169,7 +169,7 @@ def measure(case: Case, benchmark: Any, plan: Plan = FULL, *, tiny: int = 0) -> 
             try:
                 _take_turns(benchmark, entrants, data)
             except Exception as error:  # noqa: BLE001  # recorded, reported, and the run goes on
-                results[OURS] = {"failed": _told(error)}
+                results[OURS] = {"failed": error_text(error)}
         results |= {
             library: summary(entrant) for library, entrant in entrants.items() if entrant.seconds
         }
@@ -208,11 +208,12 @@ def _enter(case: Case, library: str, data: Data, plan: Plan) -> Entrant | dict[s
         entrant.choose_rounds(plan)
         data.settle()
     except Exception as error:  # noqa: BLE001  # recorded, reported, and the run goes on
-        return {"failed": _told(error)}
+        return {"failed": error_text(error)}
     return entrant
 
 
-def _told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """Write an error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from gpu_targets import COMMAND, FILE, INSTALL, kept, remarks, rows, title
 from results import OURS, Run, newest, rate_text, ratio_text, seconds_text
 from targets import TARGETS
 
@@ -104,11 +105,44 @@ def target_table(run: Run) -> str:
     return "\n".join(lines)
 
 
-def blocks(runs: list[Run]) -> dict[str, str]:
+def gpu_text(path: Path) -> str:
+    """Write what was measured on each GPU, or that nothing was.
+
+    Parameters
+    ----------
+    path : Path
+        The file of `gpu.py`, which need not be there.
+
+    Raises
+    ------
+    ValueError
+        The file holds something else.
+    """
+    gpus = kept(path)
+    if not gpus:
+        return (
+            "**On a GPU** nothing was measured yet, so there is no figure here and no claim. "
+            f"After\n`{INSTALL}`, `{COMMAND}` runs the benchmarks and the tests on one, in less\n"
+            "than 8 minutes."
+        )
+    parts = [f"**On a GPU**, measured with `{COMMAND}`: medians, rounds taken in turns."]
+    for outcome in gpus.values():
+        lines = ["| what | target | measured | holds? |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows(outcome)]
+        parts += [title(outcome), "\n".join(lines)]
+        parts.append("\n".join(f"- {_cell(remark)}" for remark in remarks(outcome)))
+    return "\n\n".join(parts)
+
+
+def blocks(runs: list[Run], gpus: Path) -> dict[str, str]:
     """Write the text between each pair of markers: a table for each machine, under a line that names it."""
+    tables = (("benchmarks", benchmark_table), ("targets", target_table))
     return {
-        name: "\n\n".join(f"{run.title}\n\n{table(run)}" for run in runs)
-        for name, table in (("benchmarks", benchmark_table), ("targets", target_table))
+        **{
+            name: "\n\n".join(f"{run.title}\n\n{table(run)}" for run in runs)
+            for name, table in tables
+        },
+        "gpu": gpu_text(gpus),
     }
 
 
@@ -150,7 +184,7 @@ def main(check: bool, results: Path, readme: Path) -> None:
         sys.exit(1)
     old = readme.read_text(encoding="utf-8")
     try:
-        new = spliced(old, blocks(runs))
+        new = spliced(old, blocks(runs, results / FILE))
     except ValueError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

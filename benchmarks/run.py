@@ -62,14 +62,20 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def environment() -> dict[str, Any]:
-    """Say where and with what a run is made: nothing that names a host, a user or a path."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """Give the versions of those that are installed."""
+    found = {}
+    for package in packages:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Say where and with what a run is made: nothing that names a host, a user or a path."""
+    versions = {"python": platform.python_version(), **versions_of(PACKAGES)}
     import fasthist
     from fasthist.kernels.pool import thread_count
 

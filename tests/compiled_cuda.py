@@ -118,7 +118,8 @@ def primitives():
     memory = namespace(
         "numba_cuda",
         gpus=[contextlib.nullcontext()],
-        to_device=np.array,
+        to_device=lambda array, stream=0: np.array(array),  # noqa: ARG005
+        synchronize=nothing,
         device_array=np.empty,
         mapped_array=np.zeros,
     )

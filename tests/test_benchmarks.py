@@ -29,6 +29,7 @@ SIZE = 1000
 ROOT = Path(__file__).parents[1]
 MARKED = (
     "# x\n<!-- {0}:begin -->\n<!-- {0}:end -->\ntext\n<!-- {1}:begin -->\nold\n<!-- {1}:end -->\n"
+    "<!-- gpu:begin -->\n<!-- gpu:end -->\n"
 )
 
 

@@ -177,7 +177,8 @@ def test_a_large_array_is_sampled_where_the_cpu_samples_it(on_gpu):
 
 
 def test_nothing_is_waited_for_until_a_value_is_read(on_gpu, monkeypatch):
-    from fasthist.kernels.cuda.device import Batch, open_device
+    from fasthist.kernels.cuda.batch import Batch
+    from fasthist.kernels.cuda.device import open_device
 
     asked = []
     wait = Batch.answers
@@ -296,7 +297,7 @@ def test_thinning_keeps_the_last_step_of_what_is_pending(tmp_path, on_gpu):
 def test_an_error_of_the_device_reaches_the_caller_and_the_rest_is_written(
     tmp_path, on_gpu, monkeypatch
 ):
-    from fasthist.kernels.cuda.device import Batch
+    from fasthist.kernels.cuda.batch import Batch
 
     writer = SummaryWriter(tmp_path)
     writer.add_histograms({"before": NORMAL}, 0)
@@ -322,7 +323,7 @@ def test_an_error_of_the_device_reaches_the_caller_and_the_rest_is_written(
 
 
 def test_an_error_of_the_device_is_raised_by_the_next_call(tmp_path, on_gpu, monkeypatch):
-    from fasthist.kernels.cuda.device import Batch
+    from fasthist.kernels.cuda.batch import Batch
 
     done = threading.Event()
 

@@ -47,6 +47,7 @@ ORDER = (
     "kernels.cuda.walk",
     "kernels.cuda.count",
     "kernels.cuda.finish",
+    "kernels.cuda.batch",
     "kernels.cuda.device",
     "kernels.cuda.tally",
     "kernels.cuda.upload",

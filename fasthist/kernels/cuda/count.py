@@ -49,6 +49,9 @@ BLOCKS = 3
 """Blocks in one processor that hide the latency of memory: 1,536 threads have 24 KiB on the way. They get 40 registers a
 thread without a spill; four would get 32, with 40 bytes spilled."""
 
+SHARED = 47 << 10
+"""Bytes of shared memory that a block of `tally` takes, with the 1 KiB that the hardware adds."""
+
 _COLUMNS = 32
 """Copies of the counters of 256 patterns, one for each lane: no two lanes of a warp ever meet."""
 
@@ -179,11 +182,12 @@ def tally(name: str, *, strided: bool) -> Any:
         tensor = tensor_at(plan, begin, end, now)
         while now < stop:
             until = min(stop, end_of(plan, tensor, chunk))
+            address = mail[tensor]  # once, since it comes over the bus
             low, high = least, most
             while now < until:
                 at, length = part_of(plan, tensor, now, now + _ONE, chunk)
                 low, high, total, squares, scaled = walk(
-                    plan, tensor, mail[tensor], at, length, thread, threads,
+                    plan, tensor, address, at, length, thread, threads,
                     (cells, counts, exact), (low, high, 0.0, 0.0, 0.0),
                 )  # fmt: skip
                 total = as_float64(reduce_sum(bits64(total), scratch, thread, threads))

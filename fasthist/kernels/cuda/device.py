@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
-import os
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
 from fasthist.kernels.chunks import CHUNK
 from fasthist.kernels.cuda import count
+from fasthist.kernels.cuda.batch import Batch
 from fasthist.kernels.cuda.finish import HEAD, finish, spans
 from fasthist.kernels.cuda.formats import NARROW
 from fasthist.kernels.cuda.plan import (
@@ -42,7 +41,6 @@ from fasthist.kernels.cuda.primitives import (
     SIMULATED,
     THREADS,
     event_after,
-    is_done,
     numba_cuda,
     stream_of,
 )
@@ -52,102 +50,6 @@ MOST_PENDING = 4
 """Batches of which nobody has read the answers yet; one more, and the oldest is waited for."""
 
 _MOST_PLANS = 16
-
-
-class Answer(NamedTuple):
-    """What was found in one tensor.
-
-    Attributes
-    ----------
-    counts : uint64[n]
-        Of slots, of patterns, or between edges.
-    low, high : int
-        Keys of the extremes; `low` is the larger one if no value is finite.
-    sums : list of [float, float, float]
-        Sum, sum of squares, sum in units of 2**64, of parts of it.
-    sample : uint32[k] or uint64[k] or None
-        Patterns of some elements, or of all; as wide as an element, but not less than 32 bits.
-    """
-
-    counts: NDArray[np.uint64]
-    low: int = 0
-    high: int = 0
-    sums: list[list[float]] = []  # noqa: RUF012 - never changed
-    sample: NDArray[Any] | None = None
-
-
-class Batch:
-    """Tensors that a device counts, and what it has found in them."""
-
-    def __init__(
-        self, device: Device, plan: Plan, needs: list[Need], mail: Any, event: Any, kept: Any
-    ) -> None:
-        self._device = device
-        self.layouts = plan.layouts
-        self._plan = plan
-        self._needs = needs
-        self._mail = mail
-        self._event = event
-        self._kept = kept
-        self._lock = threading.Lock()
-        self._answers: list[Answer] = []
-        self._error: DeviceError | None = None
-        self._process = os.getpid()
-
-    def answers(self) -> list[Answer]:
-        """Wait until the device is done, and give what was found in each tensor, in the order of the list.
-
-        Raises
-        ------
-        DeviceError
-            The device has failed.
-        """
-        if self._process != os.getpid():
-            msg = "a histogram that a GPU still counts belongs to the process that began it. Hint: read it before the fork."
-            raise DeviceError(msg)
-        with self._lock:
-            if self._event is not None:
-                self._collect()
-        if self._error is not None:
-            raise self._error
-        return self._answers
-
-    def _collect(self) -> None:
-        try:
-            with self._device.errors():
-                self._wait()
-                mail = np.asarray(self._mail)
-                self._answers = [
-                    _read(mail, out, need)
-                    for out, need in zip(self._plan.outs, self._needs, strict=True)
-                ]
-            self._device.take_back(self._mail)
-        except DeviceError as error:
-            self._error = error
-        self._mail = self._event = self._kept = None
-
-    def _wait(self) -> None:
-        # Asked again and again, and not waited for in the driver: so the GIL is free, and no context is needed.
-        pause = 2e-5
-        while not is_done(self._event):
-            time.sleep(pause)
-            pause = min(1.5 * pause, 1e-3)
-
-
-def _read(mail: NDArray[np.uint64], out: int, need: Need) -> Answer:
-    if need.kind == PLAIN:
-        return Answer(mail[out : out + need.amount].copy())
-    first, last, low, high, *sums, taken = mail[out : out + HEAD].tolist()
-    counts = np.zeros((2, N_SLOTS // 2), dtype=np.uint64)
-    found = mail[out + HEAD : out + HEAD + N_SLOTS].reshape(2, -1)
-    for part in (slice(0, 1), slice(first, last), slice(-2, None)):
-        counts[:, part] = found[:, part]
-    begin = out + HEAD + N_SLOTS
-    sample: NDArray[Any] = mail[begin : begin + taken]
-    if not need.wide:
-        sample = sample.view(np.uint32)[:taken]
-    numbers = np.array(sums, dtype=np.uint64).view(np.float64).tolist()
-    return Answer(counts.reshape(-1), ~low & 0xFFFFFFFFFFFFFFFF, high, [numbers], sample.copy())
 
 
 class Device:
@@ -180,6 +82,7 @@ class Device:
             self._exact = numba_cuda.to_device(exact_cuts())
             self._spans = numba_cuda.to_device(spans())
             self._edges = numba_cuda.to_device(tensorflow_buckets().edges)
+            numba_cuda.synchronize()  # type: ignore[no-untyped-call]  # what was copied is there for kernels on any stream
 
     def count(self, arrays: Sequence[DeviceArray], *, sampled: bool) -> Batch:
         """Begin to count the slots, or patterns of 8 bits, of some arrays of this device.
@@ -235,7 +138,7 @@ class Device:
             if edges.ndim == 2:
                 ordered = np.empty_like(edges)
                 ordered[run.plan.rows] = edges
-            there = numba_cuda.to_device(ordered.reshape(-1))
+            there = numba_cuda.to_device(ordered.reshape(-1), stream=run.stream)
             run.kept.append(there)
             rest = (
                 np.int64(n),
@@ -260,13 +163,13 @@ class Device:
                 self._pending.popleft().answers()
         key = (what, self.chunk, *map(_layout_of, arrays))
         with self._lock, self.errors(), self.current():
-            plan, needs, table = self._plans.get(key) or self._new_plan(key, arrays, need)
+            stream = self._enter_stream(arrays)
+            plan, needs, table = self._plans.get(key) or self._new_plan(key, arrays, need, stream)
             self._plans.move_to_end(key)
             mail = self._mail_of(plan.mail)
             mail[plan.rows] = list(map(_address_of, arrays))
-            self._make_room(plan)
-            stream = self._enter_stream(arrays)
-            run = _Run(self, plan, table, mail, stream, list(map(_kept_of, arrays)))
+            self._make_room(plan, stream)
+            run = _Run(self, plan, table, mail, stream, [table, *map(_kept_of, arrays)])
             start(run)
             finishing = finish()[max(len(arrays), self.least_blocks), self.threads, stream]
             finishing(
@@ -280,11 +183,12 @@ class Device:
         return batch
 
     def _new_plan(
-        self, key: Any, arrays: Sequence[DeviceArray], need: Callable[[Layout], Need]
+        self, key: Any, arrays: Sequence[DeviceArray], need: Callable[[Layout], Need], stream: Any
     ) -> tuple[Plan, list[Need], Any]:
         layouts = [Layout(array.format, array.size, array.dims) for array in arrays]
         plan = make_plan(layouts, need, self._blocks_at_once, self.chunk, self.least_blocks)
-        found = plan, [need(layout) for layout in layouts], numba_cuda.to_device(plan.table)
+        table = numba_cuda.to_device(plan.table, stream=stream)
+        found = plan, [need(layout) for layout in layouts], table
         self._plans[key] = found
         if len(self._plans) > _MOST_PLANS:
             self._plans.popitem(last=False)
@@ -294,7 +198,10 @@ class Device:
         del name, strided
         if SIMULATED:
             return 3
-        return count.BLOCKS * int(self.current().MULTIPROCESSOR_COUNT)
+        gpu = self.current()
+        shared = gpu.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR // count.SHARED
+        threads = gpu.MAX_THREADS_PER_MULTIPROCESSOR // self.threads
+        return int(min(count.BLOCKS, shared, threads) * gpu.MULTIPROCESSOR_COUNT)
 
     def _mail_of(self, size: int) -> Any:
         """Take an array of host memory that the device sees, and nobody uses."""
@@ -308,16 +215,17 @@ class Device:
         """Make it the device of this thread, within a ``with`` statement."""
         return numba_cuda.gpus[self.number]
 
-    def take_back(self, mail: Any) -> None:
-        """Have such an array back."""
+    def take_back(self, batch: Batch, mail: Any) -> None:
+        """Have the memory of a batch back, whose answers are read."""
+        with contextlib.suppress(ValueError):
+            self._pending.remove(batch)
         if len(self._free) < MOST_PENDING:
             self._free.append(mail)
 
-    def _make_room(self, plan: Plan) -> None:
+    def _make_room(self, plan: Plan, stream: Any) -> None:
         if self._work.size < plan.work:
-            self._work = numba_cuda.to_device(
-                np.zeros(1 << plan.work.bit_length(), dtype=np.uint64)
-            )
+            zeros = np.zeros(1 << plan.work.bit_length(), dtype=np.uint64)
+            self._work = numba_cuda.to_device(zeros, stream=stream)
         if self._sums.size < plan.sums:
             self._sums = numba_cuda.device_array(1 << plan.sums.bit_length(), dtype=np.float64)
 

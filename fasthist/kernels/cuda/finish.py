@@ -181,6 +181,7 @@ def _finish(plan, mail, work, sums, ranges, edges, begin, end, chunk):
                     mail[out + _U64(HEAD) + source] = work[at + source]
                     work[at + source] = _U64(0)
 
+        address = mail[tensor]  # once, since it comes over the bus
         item = plan[row + _ITEM]
         pairs = _U64(1) if item == _U64(8) else _U64(2)
         goal = out + _U64(HEAD + N_SLOTS)
@@ -196,7 +197,7 @@ def _finish(plan, mail, work, sums, ranges, edges, begin, end, chunk):
                     if plan[row + _DIMS] > _U64(0):
                         offset = place_of(plan, tensor, _U64(place))
                     for byte in range(np.int64(item)):
-                        word |= load_byte(mail[tensor] + offset + _U64(byte)) << _U64(
+                        word |= load_byte(address + offset + _U64(byte)) << _U64(
                             32 * half + 8 * byte
                         )
             mail[goal + _U64(i)] = word

@@ -20,7 +20,8 @@ from fasthist.kernels.answers import (
     in_limits,
     place,
 )
-from fasthist.kernels.cuda.device import Answer, Batch, Device, open_device
+from fasthist.kernels.cuda.batch import Answer, Batch
+from fasthist.kernels.cuda.device import Device, open_device
 from fasthist.kernels.cuda.formats import as_number
 from fasthist.kernels.cuda.plan import FLOAT32, FLOAT64, DeviceArray, kind_of
 from fasthist.kernels.looks import Look, classified, look_of_patterns

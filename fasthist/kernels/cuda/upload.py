@@ -15,7 +15,8 @@ from fasthist.dtypes import Format
 from fasthist.hist import Histogram
 from fasthist.kernels.answers import as_float32, between, ends_of, histogram_of, in_limits, place
 from fasthist.kernels.chunks import Chunks
-from fasthist.kernels.cuda.device import Answer, Batch, Device, open_device
+from fasthist.kernels.cuda.batch import Answer, Batch
+from fasthist.kernels.cuda.device import Device, open_device
 from fasthist.kernels.cuda.plan import DeviceArray
 from fasthist.kernels.cuda.primitives import address_of, numba_cuda
 from fasthist.kernels.cuda.tally import look_of
