@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from operator import methodcaller
 from pathlib import Path
@@ -143,10 +142,13 @@ def _tensorboardx(data: Data) -> Written:
 def _drain(writer: Any) -> None:
     # tensorboardX's flush() does not wait for its queue; of its public methods only close() does.
     if writer.file_writer is not None:
-        queue = writer.file_writer.event_writer._event_queue
-        while not queue.empty():
-            time.sleep(0.001)
-        time.sleep(0.02)  # the event that its thread has taken from the queue last
+        # Its thread ends at a mark behind all events, and another one goes on. An empty queue would not tell: another thread feeds it.
+        events = writer.file_writer.event_writer
+        events._worker.stop()
+        events._worker = type(events._worker)(
+            events._event_queue, events._ev_writer, events._flush_secs
+        )
+        events._worker.start()
         writer.flush()
 
 
