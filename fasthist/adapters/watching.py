@@ -1,0 +1,139 @@
+"""What all adapters share: which tensors are logged, at which steps, under which tags."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from fasthist.errors import ArgumentError, MissingPackageError
+
+KINDS = ("weights", "gradients", "updates", "activations")
+"""Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
+
+Pattern = str | re.Pattern[str] | None
+
+
+def require(package: str, install: str = "") -> Any:
+    """Import a framework, or say which line installs it.
+
+    Parameters
+    ----------
+    package : str
+        Dotted name of the module.
+    install : str
+        What pip calls it. Default: the first part of `package`.
+
+    Raises
+    ------
+    MissingPackageError
+        It cannot be imported.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        install = install or package.partition(".")[0]
+        msg = f"this adapter needs {package}, which cannot be imported ({error}). Run: pip install {install}"
+        raise MissingPackageError(msg) from error
+
+
+def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tuple[str, ...]:
+    """Give the kinds of tensors that a caller asked for, in the order of `accepted`.
+
+    Parameters
+    ----------
+    log : str or iterable of str
+        Some of `accepted`; "all" is all of them but activations, which take hooks in the model.
+    accepted : iterable of str
+
+    Raises
+    ------
+    ArgumentError
+        One of them is not accepted, or there is none.
+    """
+    accepted = tuple(accepted)
+    asked = {log} if isinstance(log, str) else set(log)
+    if "all" in asked:
+        asked = asked - {"all"} | set(accepted) - {"activations"}
+    if not asked or not asked <= set(accepted):
+        msg = f'log={log!r} is not known. Accepted: "all", or some of {", ".join(map(repr, accepted))}.'
+        raise ArgumentError(msg)
+    return tuple(kind for kind in accepted if kind in asked)
+
+
+class Selection:
+    """Tags chosen by regular expressions, which are searched for anywhere in the tag.
+
+    Parameters
+    ----------
+    include, exclude : str or re.Pattern, optional
+        A tag is chosen if it matches the first, and not the second. Default: every tag.
+
+    Raises
+    ------
+    ArgumentError
+        One of them is no regular expression.
+    """
+
+    def __init__(self, include: Pattern = None, exclude: Pattern = None) -> None:
+        self._include = _compiled("include", include)
+        self._exclude = _compiled("exclude", exclude)
+
+    def __contains__(self, tag: str) -> bool:
+        if self._include is not None and not self._include.search(tag):
+            return False
+        return self._exclude is None or not self._exclude.search(tag)
+
+
+def _compiled(name: str, pattern: Pattern) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        msg = f"{name}={pattern!r} is no regular expression: {error}."
+        raise ArgumentError(msg) from error
+
+
+class Schedule:
+    """Say at which steps to log: the first one, then whenever a multiple of `every` is reached or passed.
+
+    Whether a step is due is known before it begins, from how far the last two steps lay apart: so hooks and copies are
+    made only for steps that are logged. Steps that jump are logged one call late at most.
+
+    Parameters
+    ----------
+    every : int
+
+    Attributes
+    ----------
+    due : bool
+        Whether the step that comes next is to be logged.
+    step : int
+        The last one; -1 before the first.
+
+    Raises
+    ------
+    ArgumentError
+        `every` is no integer from 1 on.
+    """
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            msg = f"every={every!r} is no number of steps. Accepted: an integer from 1 on."
+            raise ArgumentError(msg)
+        self.every = every
+        self.due = True
+        self.step = -1
+        self._logged = -1
+
+    def advance(self, step: int | None = None) -> int:
+        """Take note that a step is done, and give its number: `step`, or one more than the last one's."""
+        step = self.step + 1 if step is None else int(step)
+        stride = max(step - self.step, 1) if self.step >= 0 else 1
+        if self.due:
+            self._logged = step
+        self.step = step
+        self.due = (step + stride) // self.every != self._logged // self.every
+        return step
