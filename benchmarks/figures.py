@@ -277,7 +277,7 @@ class Training:
 
 
 _FRAMEWORKS = ("torch", "tensorboardX")
-_TRAINING = ("no logging", "fasthist", "torch")
+_TRAINING = ("no logging", "fasthist", "fasthist, in the call", "torch", "torch, in the call")
 FIGURES: dict[str, Figure | Training] = {
     figure.name: figure
     for figure in (
@@ -299,6 +299,10 @@ FIGURES: dict[str, Figure | Training] = {
         Training(
             "training step, mlp, every 100th", "s", _TRAINING,
             "mlp", 100, {"fasthist": (100, 6), "torch": (100, 3)},
+        ),
+        Training(
+            "training step, transformer, every 100th", "s", _TRAINING,
+            "transformer, short", 100, {"fasthist": (100, 5), "torch": (100, 1)},
         ),
     )
 }  # fmt: skip

@@ -121,6 +121,18 @@ def slowed(what: str, name: str, percent: float | None) -> Target:
     return Target(what, f"< {percent:g} %" if percent is not None else "-", judge)
 
 
+def waited(what: str, name: str, percent: float) -> Target:
+    """Claim that a training loop waits for its logger for less than so many per cent of its time."""
+
+    def judge(run: Run) -> tuple[str, bool]:
+        plain = run.median(name, "no logging")
+        share = run.median(name, "fasthist, in the call") / plain
+        text = f"{significant(share * 100)} % (whole blocks: {run.median(name, 'fasthist') / plain - 1:+.1%}; a step without: {seconds_text(plain)})"
+        return text, share < percent / 100
+
+    return Target(what, f"< {percent:g} %", judge)
+
+
 def _targets() -> Iterator[Target]:
     counting = 'float32, 1e8 normals, "tensorflow"'
     torch = "against torch make_histogram"
@@ -166,6 +178,10 @@ def _targets() -> Iterator[Target]:
     )  # fmt: skip
     yield slowed(
         "training a 104-tensor MLP of short steps, the same", "training step, mlp, every step", None
+    )  # fmt: skip
+    yield waited(
+        "the transformer on one sentence of 64 words, every 100th step: waits for its logger",
+        "training step, transformer, every 100th", 0.5,
     )  # fmt: skip
     yield slowed("the MLP, every 100th step", "training step, mlp, every 100th", None)
     yield at_most("`import fasthist` beyond numpy", "import beyond numpy", 0.03, seconds_text)

@@ -26,6 +26,12 @@ def transformer_batch(step: int, *, tiny: bool) -> tuple[torch.Tensor, torch.Ten
     return tokens, tokens.roll(1, dims=1)
 
 
+def short_batch(step: int, *, tiny: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one sentence of 64 words, so that a hundred steps take seconds."""
+    given, wanted = transformer_batch(step, tiny=tiny)
+    return given[:1, :64], wanted[:1, :64]
+
+
 def mlp_batch(step: int, *, tiny: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw 512 rows, and what to make of them."""
     shape = (4, 8) if tiny else (512, 128)
@@ -38,24 +44,31 @@ def transformer_loss(out: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(out.flatten(0, 1), wanted.flatten())
 
 
-TASKS: dict[str, tuple[Any, Any]] = {
-    "transformer": (transformer_batch, transformer_loss),
-    "mlp": (mlp_batch, nn.functional.mse_loss),
+TASKS: dict[str, tuple[str, Any, Any]] = {
+    "transformer": ("transformer", transformer_batch, transformer_loss),
+    "transformer, short": ("transformer", short_batch, transformer_loss),
+    "mlp": ("mlp", mlp_batch, nn.functional.mse_loss),
 }
 
 
-def log_with_fasthist(writer: Any, model: nn.Module, step: int) -> None:
-    """Write all weights and gradients in one call."""
-    weights = dict(model.named_parameters())
-    gradients = {name: parameter.grad for name, parameter in weights.items()}
-    writer.add_histograms({"weights": weights, "gradients": gradients}, step)
+def log_with_fasthist(writer: Any, model: nn.Module, every: int) -> Callable[[int], None]:
+    """Write all weights and gradients with `watch`."""
+    from fasthist.adapters.torch import watch
+
+    return watch(model, writer, ("weights", "gradients"), every).step
 
 
-def log_with_torch(writer: Any, model: nn.Module, step: int) -> None:
+def log_with_torch(writer: Any, model: nn.Module, every: int) -> Callable[[int], None]:
     """Write all weights and gradients in a loop."""
-    for name, parameter in model.named_parameters():
-        writer.add_histogram(f"weights/{name}", parameter, step)
-        writer.add_histogram(f"gradients/{name}", parameter.grad, step)
+
+    def log(step: int) -> None:
+        if step % every:
+            return
+        for name, parameter in model.named_parameters():
+            writer.add_histogram(f"weights/{name}", parameter, step)
+            writer.add_histogram(f"gradients/{name}", parameter.grad, step)
+
+    return log
 
 
 def fasthist_writer(folder: str) -> Any:
@@ -72,7 +85,8 @@ def torch_writer(folder: str) -> Any:
     return SummaryWriter(folder)
 
 
-LOGGERS: dict[str, tuple[Callable[[str], Any], Callable[[Any, nn.Module, int], None]]] = {
+Start = Callable[[Any, nn.Module, int], Callable[[int], None]]
+LOGGERS: dict[str, tuple[Callable[[str], Any], Start]] = {
     "fasthist": (fasthist_writer, log_with_fasthist),
     "torch": (torch_writer, log_with_torch),
 }
@@ -91,21 +105,25 @@ class Loop:
 
     def __init__(self, task: str, *, tiny: bool = False) -> None:
         self.tiny = tiny
-        self.batch, self.loss = TASKS[task]
-        self.model = models.build(task, tiny=tiny).train()
+        model, self.batch, self.loss = TASKS[task]
+        self.model = models.build(model, tiny=tiny).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.step = 0
 
-    def run(self, steps: int, log: Callable[[nn.Module, int], None] | None, every: int) -> None:
-        """Train for some steps, and log each `every`-th."""
+    def run(self, steps: int, log: Callable[[int], None] | None = None) -> float:
+        """Train for some steps, call `log` after each, and give the seconds that it took."""
+        taken = 0.0
         for _ in range(steps):
             given, wanted = self.batch(self.step, tiny=self.tiny)
             self.optimizer.zero_grad(set_to_none=True)
             self.loss(self.model(given), wanted).backward()
             self.optimizer.step()
-            if log is not None and self.step % every == 0:
-                log(self.model, self.step)
+            if log is not None:
+                start = time.perf_counter()
+                log(self.step)
+                taken += time.perf_counter() - start
             self.step += 1
+        return taken
 
 
 def slowdown(
@@ -127,38 +145,32 @@ def slowdown(
     Returns
     -------
     dict
-        Seconds for a step, block by block.
+        Seconds for a step, block by block; under "<name>, in the call" those that the loop has waited for the logger.
     """
     loop = Loop(task, tiny=tiny)
-    loop.run(2, None, 1)
+    loop.run(2)
     seconds: dict[str, list[float]] = {"no logging": []}
     with tempfile.TemporaryDirectory(prefix="fasthist-") as folder:
         for name, (steps, times) in blocks.items():
-            open_writer, log = LOGGERS[name]
+            open_writer, start = LOGGERS[name]
             writer = open_writer(f"{folder}/{name}")
-            log(writer, loop.model, 0)  # what only a first use costs is measured elsewhere
+            log = start(writer, loop.model, every)
+            log(0)  # what only a first use costs is measured elsewhere
             writer.flush()
-            seconds[name] = []
+            seconds[name], seconds[f"{name}, in the call"] = [], []
             for _ in range(times):
                 loop.step = 0
-                seconds["no logging"].append(
-                    _timed(steps, lambda n=steps: loop.run(n, None, every))
-                )
+                begin = time.perf_counter()
+                loop.run(steps)
+                seconds["no logging"].append((time.perf_counter() - begin) / steps)
                 loop.step = 0
-
-                def logged(n: int = steps, writer: Any = writer, log: Any = log) -> None:
-                    loop.run(n, lambda model, step: log(writer, model, step), every)
-                    writer.flush()
-
-                seconds[name].append(_timed(steps, logged))
+                begin = time.perf_counter()
+                taken = loop.run(steps, log)
+                writer.flush()
+                seconds[name].append((time.perf_counter() - begin) / steps)
+                seconds[f"{name}, in the call"].append(taken / steps)
             writer.close()
     return seconds
-
-
-def _timed(steps: int, run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return (time.perf_counter() - start) / steps
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from figures import FIGURES, check_controls, run_child
 from results import NotMeasured, Run, newest, ratio_text, seconds_text
 from targets import TARGETS
 
+import fasthist
+
 SIZE = 1000
 ROOT = Path(__file__).parents[1]
 MARKED = (
@@ -323,19 +325,32 @@ def test_a_training_loop_takes_turns(need):
     assert {name: len(seconds) for name, seconds in found.items()} == {
         "no logging": 3,
         "fasthist": 2,
+        "fasthist, in the call": 2,
         "torch": 1,
+        "torch, in the call": 1,
     }
+    assert all(found["torch"][0] > taken > 0 for taken in found["torch, in the call"])
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_a_training_loop_logs_what_it_should(every, need):
+@pytest.mark.parametrize("library", ["fasthist", "torch"])
+def test_a_training_loop_logs_what_it_should(library, every, need, tmp_path):
     need("torch")
+    need("tensorboard")
     import training
 
-    loop, seen = training.Loop("transformer", tiny=True), []
-    loop.run(7, lambda model, step: seen.append((step, model)), every)
-    assert [step for step, _ in seen] == list(range(0, 7, every))
-    assert all(parameter.grad is not None for parameter in seen[0][1].parameters())
+    loop = training.Loop("transformer, short", tiny=True)
+    open_writer, start = training.LOGGERS[library]
+    writer = open_writer(str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.run(7, start(writer, loop.model, every))
+        writer.close()
+    steps = {}
+    for _, tag, step, _, _ in fasthist.read(tmp_path):
+        steps.setdefault(tag, []).append(step)
+    assert len(steps) == 2 * 104
+    assert all(found == list(range(0, 7, every)) for found in steps.values())
 
 
 # -- the report ------------------------------------------------------------------------------------------
