@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import shutil
 import subprocess
 import sys
 import warnings
@@ -310,13 +311,16 @@ def test_training_is_the_same_to_the_bit(torch, watch):
     assert torch.is_grad_enabled()
 
 
-def test_a_compiled_model_has_no_break_and_is_not_compiled_again(torch, watch):
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_model_has_no_break_and_is_not_compiled_again(torch, watch, backend):
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
     from torch._dynamo.utils import counters
 
     def compiled():
         torch._dynamo.reset()
         counters.clear()
-        return torch.compile(network(torch), backend="aot_eager", fullgraph=True)
+        return torch.compile(network(torch), backend=backend, fullgraph=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own
