@@ -15,6 +15,13 @@ from test_layers import PACKAGE, modules
 README = Path(__file__).parents[1] / "README.md"
 MUST_SHOW_AN_EXAMPLE = {"fasthist.compute", "fasthist.summary_writer"}
 NAMES = [f"fasthist.{name}" for name, _ in modules(PACKAGE)]
+NEEDS = {
+    "fasthist.adapters.torch": ["torch"],
+    "fasthist.adapters.torch_writer": ["torch", "tensorboard"],
+    "fasthist.adapters.lightning": ["torch", "lightning.pytorch"],
+    "fasthist.adapters.transformers": ["torch", "tensorboard", "transformers"],
+}
+"""Packages without which a module cannot be imported."""
 
 
 def fenced(language: str) -> list[str]:
@@ -39,8 +46,8 @@ def test_pictures_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_examples_run(name, need, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if name.startswith("fasthist.kernels.cuda."):
-        need("numba_cuda")
+    for package in NEEDS.get(name, ["numba_cuda"] * name.startswith("fasthist.kernels.cuda.")):
+        need(package)
     fixtures = {"getfixture": request.getfixturevalue}
     outcome = doctest.testmod(importlib.import_module(name), extraglobs=fixtures)
     assert outcome.failed == 0

@@ -87,6 +87,13 @@ ORDER = (
     "thinning",
     "raw_writer",
     "summary_writer",
+    "sinks",
+    "adapters.watching",
+    "adapters.torch_writer",
+    "adapters.torch",
+    "adapters.lightning",
+    "adapters.transformers",
+    "adapters",
     "demo",
     "cli",
 )
@@ -99,10 +106,12 @@ NEVER_COUNTS = {
 }  # fmt: skip
 HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
-    "fsspec", "google.protobuf",
+    "fsspec", "google.protobuf", "keras", "lightning", "transformers", "wandb", "matplotlib",
 }  # fmt: skip
 MAY_IMPORT_AT_TOP = {
-    f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch", "cuda.primitives")
+    **{f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch", "cuda.primitives")},
+    "adapters.torch_writer": {"torch"},  # an adapter is imported by who uses its framework
+    "adapters.transformers": {"transformers"},
 }
 
 
