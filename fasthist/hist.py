@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fasthist import display, quantiles
 from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.conversions import Conversions
 from fasthist.display import RawHistogram
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
@@ -29,7 +30,7 @@ Outline = Rows | Callable[[], Rows] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Histogram:
+class Histogram(Conversions):
     """What one pass over a tensor leaves: bucket counts, exact extremes and moments, special values.
 
     Made by `fasthist.histogram`, or read from a file; frozen. Histograms over the same buckets add up with ``+`` and

@@ -15,12 +15,14 @@ PACKAGE = Path(fasthist.__file__).parent
 ORDER = (
     # what is a histogram?
     "errors",
+    "packages",
     "dtypes",
     "buckets",
     "outline",
     "display",
     "quantiles",
     "merging",
+    "conversions",
     "hist",
     "pending",
     # how is it counted?

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fasthist.adapters.torch import Watch, watch
-from fasthist.adapters.watching import Pattern, require
+from fasthist.adapters.watching import Pattern
+from fasthist.packages import require
 from fasthist.sinks import Sink
 from fasthist.summary_writer import SummaryWriter
 

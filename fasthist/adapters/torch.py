@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log, require
+from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log
 from fasthist.errors import ArgumentError
+from fasthist.packages import require
 from fasthist.sinks import Sink
 
 torch = require("torch")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fasthist.adapters.watching import require
 from fasthist.buckets import tensorflow_buckets
 from fasthist.events.foreign import ForeignWriter
 from fasthist.events.writer import EventFileWriter
+from fasthist.packages import require
 from fasthist.summary_writer import SummaryWriter as FasthistWriter
 
 require("torch")

@@ -8,7 +8,8 @@ from typing import Any
 
 from fasthist.adapters.torch import Watch, watch
 from fasthist.adapters.torch_writer import SummaryWriter
-from fasthist.adapters.watching import Pattern, require
+from fasthist.adapters.watching import Pattern
+from fasthist.packages import require
 from fasthist.sinks import Sink
 
 require("transformers")

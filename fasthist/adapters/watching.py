@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable
-from typing import Any
 
-from fasthist.errors import ArgumentError, MissingPackageError
+from fasthist.errors import ArgumentError
 
 KINDS = ("weights", "gradients", "updates", "activations")
 """Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
 
 Pattern = str | re.Pattern[str] | None
-
-
-def require(package: str, install: str = "") -> Any:
-    """Import a framework, or say which line installs it.
-
-    Parameters
-    ----------
-    package : str
-        Dotted name of the module.
-    install : str
-        What pip calls it. Default: the first part of `package`.
-
-    Raises
-    ------
-    MissingPackageError
-        It cannot be imported.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        install = install or package.partition(".")[0]
-        msg = f"this adapter needs {package}, which cannot be imported ({error}). Run: pip install {install}"
-        raise MissingPackageError(msg) from error
 
 
 def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tuple[str, ...]:

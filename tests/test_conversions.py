@@ -1,0 +1,195 @@
+"""A histogram in other tools' classes: the real ones, holding what an independent count gives."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+import fasthist
+from fasthist.errors import ArgumentError, BucketsError
+
+EDGES = [-2.0, -0.5, 0.0, 0.25, 1.5]
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).normal(0.1, 1.0, 5000).astype(np.float32)
+
+
+@pytest.fixture
+def quiet():
+    """Let the packages warn of what they like."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def counted(values, edges):
+    """Count in half-open buckets; the last holds its right edge."""
+    return np.histogram(values.astype(np.float64), edges)[0]
+
+
+def follows(values, counts, edges):
+    """Say whether counts follow the values: within 2 % of them at every edge."""
+    below = np.concatenate(([0], np.cumsum(counts)))
+    ordered = np.sort(values.astype(np.float64))
+    least = np.searchsorted(ordered, edges, "left") - 0.02 * values.size
+    most = np.searchsorted(ordered, edges, "right") + 0.02 * values.size
+    return bool(((least <= below) & (below <= most)).all())
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("package", ["wandb", "trackio"])
+def test_buckets_of_wandb_and_trackio(need, values, package):
+    kind = need(package).Histogram
+    found = getattr(fasthist.histogram(values), f"to_{package}")()
+    assert isinstance(found, kind)
+    counts, edges = np.asarray(found.histogram), np.asarray(found.bins)
+    assert counts.size <= 512
+    assert counts.sum() == values.size
+    assert (edges[0], edges[-1]) == (values.min(), values.max())
+    assert follows(values, counts, edges)
+    assert not follows(values + 1, counts, edges)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("package", ["wandb", "trackio"])
+def test_tensorflows_buckets_are_counted_exactly(need, values, package):
+    need(package)
+    few = values[:300]
+    found = getattr(fasthist.histogram(few, buckets="tensorflow"), f"to_{package}")()
+    counts, edges = np.asarray(found.histogram), np.asarray(found.bins)
+    assert counts.size < 512  # so nothing was merged
+    np.testing.assert_array_equal(counts, counted(few, edges))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_wide_histograms_keep_to_the_limit_of_wandb(need):
+    need("wandb")
+    wide = np.concatenate([s * 10.0 ** np.linspace(-11, 30, 4000) for s in (-1, 1)])
+    for buckets in ("auto", "tensorflow", 5000):
+        found = fasthist.histogram(wide, buckets=buckets).to_wandb()
+        assert len(found.histogram) <= 512
+        assert sum(found.histogram) == wide.size
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("bins", [1, 10, 64, 512])
+def test_aim_gets_uniform_bins(need, values, bins):
+    aim = need("aim")
+    found = fasthist.histogram(values).to_aim(bins)
+    assert isinstance(found, aim.Distribution)
+    counts, edges = found.to_np_histogram()
+    assert counts.dtype == np.int64
+    assert counts.size == bins
+    assert counts.sum() == values.size
+    np.testing.assert_allclose(edges, np.linspace(float(values.min()), float(values.max()), bins + 1))
+    assert follows(values, counts, edges)
+    with pytest.raises(ArgumentError, match="bins=513 is not what Aim takes"):
+        fasthist.histogram(values).to_aim(513)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("buckets", ["auto", "tensorflow"])
+def test_comet_gets_the_counts_it_would_have_counted(need, values, buckets):
+    need("comet_ml")
+    from comet_ml.data_structure import Histogram
+
+    some = np.concatenate([values, np.zeros(7), [1e19, -1e19]])
+    found = fasthist.histogram(some, buckets=buckets).to_comet()
+    assert isinstance(found, Histogram)
+    theirs = Histogram()
+    theirs.add(some.astype(np.float64))
+    np.testing.assert_array_equal(found.counts, theirs.counts)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_comet_loses_nothing_beyond_its_range(need):
+    need("comet_ml")
+    assert fasthist.histogram([1e25, -1e300, 1e-15, 1.0]).to_comet().counts.sum() == 4
+    assert fasthist.histogram([float("nan")]).to_comet().is_empty()
+
+
+def test_mlflow_gets_a_picture_of_the_density(need, values):
+    figure_type = need("matplotlib.figure").Figure
+    figure = fasthist.histogram(values, buckets=EDGES).to_mlflow()
+    assert isinstance(figure, figure_type)
+    (axes,) = figure.axes
+    steps = axes.patches[0].get_data()
+    area = steps.values * np.diff(steps.edges)
+    assert area.sum() == pytest.approx(1)
+    # values outside the edges have buckets of their own
+    assert area[1:-1] == pytest.approx(counted(values, EDGES) / values.size)
+
+
+def test_pictures_leave_the_users_figures_alone(need):
+    need("matplotlib")
+    code = "import fasthist, sys; fasthist.histogram([1.0, 2.0]).to_mlflow()\nprint('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_uhi_is_what_its_protocol_says(need, values):
+    plottable = need("uhi.typing.plottable")
+    found = fasthist.histogram(values, buckets=EDGES).to_uhi()
+    assert isinstance(found, plottable.PlottableHistogram)
+    (axis,) = found.axes
+    assert isinstance(axis, plottable.PlottableAxisGeneric)
+    assert isinstance(axis.traits, plottable.PlottableTraits)
+    assert list(axis) == list(itertools.pairwise(EDGES))
+    assert axis[-1] == (0.25, 1.5)
+    assert axis == fasthist.histogram(values, buckets=EDGES).to_uhi().axes[0]
+    assert axis != fasthist.histogram(values, buckets=3).to_uhi().axes[0]
+    np.testing.assert_array_equal(found.values(), counted(values, EDGES))
+    np.testing.assert_array_equal(found.variances(), found.counts())
+    flow = [(values < EDGES[0]).sum(), *counted(values, EDGES), (values > EDGES[-1]).sum()]
+    np.testing.assert_array_equal(found.values(flow=True), flow)
+
+
+@pytest.mark.parametrize("buckets", ["auto", "tensorflow", 20, EDGES])
+def test_hist_and_mplhep_take_it(need, values, buckets):
+    hist, mplhep = need("hist"), need("mplhep")
+    matplotlib = need("matplotlib.figure")
+    ours = fasthist.histogram(values, buckets=buckets).to_uhi()
+    found = hist.Hist(ours)
+    assert found.sum(flow=True) == values.size
+    edges = found.axes[0].edges
+    if buckets == "auto":
+        assert follows(values, found.values(), edges)
+    else:
+        np.testing.assert_array_equal(found.values(), counted(values, edges))
+    axes = matplotlib.Figure().add_subplot()
+    mplhep.histplot(ours, ax=axes)
+    drawn = axes.patches[0].get_data() if axes.patches else None
+    assert drawn is None or drawn.values.sum() == found.values().sum()
+    assert axes.has_data()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "mlflow", "uhi"])
+def test_no_finite_value_is_said(need, method):
+    packages = {"mlflow": "matplotlib", "uhi": "numpy"}
+    need(packages.get(method, method))
+    with pytest.raises(BucketsError, match="no finite value"):
+        getattr(fasthist.histogram([float("inf")]), f"to_{method}")()
+
+
+@pytest.mark.parametrize(
+    ("call", "module", "package"),
+    [
+        ("to_wandb", "wandb", "wandb"),
+        ("to_trackio", "trackio", "trackio"),
+        ("to_aim", "aim", "aim"),
+        ("to_comet", "comet_ml.data_structure", "comet_ml"),
+        ("to_mlflow", "matplotlib.figure", "matplotlib"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch, call, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"Run: pip install {package}$"):
+        getattr(fasthist.histogram([1.0, 2.0]), call)()
