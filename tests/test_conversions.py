@@ -88,7 +88,9 @@ def test_aim_gets_uniform_bins(need, values, bins):
     assert counts.dtype == np.int64
     assert counts.size == bins
     assert counts.sum() == values.size
-    np.testing.assert_allclose(edges, np.linspace(float(values.min()), float(values.max()), bins + 1))
+    np.testing.assert_allclose(
+        edges, np.linspace(float(values.min()), float(values.max()), bins + 1)
+    )
     assert follows(values, counts, edges)
     with pytest.raises(ArgumentError, match="bins=513 is not what Aim takes"):
         fasthist.histogram(values).to_aim(513)
