@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _WANDB_MOST = 512
 _AIM_MOST = 512
 _COMET_LEAST, _COMET_MOST = 1e-12, 1e20
+_FARTHEST = 1e300  # Aim takes the difference of the ends, matplotlib the sum of all edges
+_DRAWN = 100
 
 
 class Conversions:
@@ -66,7 +68,8 @@ class Conversions:
         Returns
         -------
         aim.Distribution
-            int64 counts that add up to `num`. Values of a bucket that lies in two bins are taken to lie evenly in it.
+            int64 counts that add up to `num`. Values of a bucket that lies in two bins are taken to lie evenly in it, and
+            those beyond 1e300 in the outer bins.
 
         Raises
         ------
@@ -80,12 +83,9 @@ class Conversions:
         if not 1 <= bins <= _AIM_MOST:
             msg = f"bins={bins!r} is not what Aim takes. Accepted: 1 to {_AIM_MOST}."
             raise ArgumentError(msg)
-        counts, edges = self._between(None)
-        uniform = np.linspace(edges[0], edges[-1], bins + 1)
-        below = np.interp(uniform, edges, np.concatenate(([0.0], np.cumsum(counts))))
-        whole = np.diff(np.rint(below).astype(np.int64))
+        counts, edges = self._uniform(bins)
         ends = (float(edges[0]), float(edges[-1]))
-        return require("aim").Distribution(hist=whole, bin_range=ends)
+        return require("aim").Distribution(hist=counts, bin_range=ends)
 
     def to_comet(self) -> Any:
         """Give a ``comet_ml.data_structure.Histogram``, for ``experiment.log_histogram_3d(..., name=tag, step=step)``.
@@ -109,7 +109,10 @@ class Conversions:
         return found
 
     def to_mlflow(self) -> Any:
-        """Give a ``matplotlib.figure.Figure`` of the density, for ``mlflow.log_figure(figure, f"{tag}/{step}.png")``.
+        """Give a ``matplotlib.figure.Figure``, for ``mlflow.log_figure(figure, f"{tag}/{step}.png")``.
+
+        It shows the share of the values in each of 100 uniform bins, which are made as in `to_aim`: the density of a row
+        for exact zeros would leave all others too low to be seen.
 
         Raises
         ------
@@ -118,12 +121,12 @@ class Conversions:
         MissingPackageError
             matplotlib is not installed.
         """
-        counts, edges = self._between(None)
+        counts, edges = self._uniform(_DRAWN)
         figure = require("matplotlib.figure", "matplotlib").Figure(
             figsize=(5, 3), layout="constrained"
         )
-        axes = figure.add_subplot(xlabel="value", ylabel="density")
-        axes.stairs(counts / np.diff(edges) / counts.sum(), edges, fill=True)
+        axes = figure.add_subplot(xlabel="value", ylabel="share of the values")
+        axes.stairs(counts / counts.sum(), edges, fill=True)
         return figure
 
     def to_uhi(self) -> UhiHistogram:
@@ -155,6 +158,22 @@ class Conversions:
         """Give counts[k] and edges[k + 1], as numpy does."""
         raw = self.to_raw(most)
         return raw["bucket_counts"][1:], raw["bucket_limits"]
+
+    def _uniform(self, bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Give whole counts[bins] that add up to `num`, and uniform edges[bins + 1]."""
+        counts, edges = self._between(None)
+        edges = np.clip(edges, -_FARTHEST, _FARTHEST)
+        low, high = float(edges[0]), float(edges[-1])
+        if low == high:  # no value lies nearer
+            low, high = min(low, 0.0), max(high, 0.0)
+        # As shares of the range: the slope to a subnormal edge would be infinite.
+        places = (edges - low) / (high - low)
+        below = np.interp(
+            np.linspace(0, 1, bins + 1), places, np.concatenate(([0.0], np.cumsum(counts)))
+        )
+        below[0], below[-1] = 0, counts.sum()
+        whole = np.rint(below).astype(np.int64)
+        return whole[1:] - whole[:-1], np.linspace(low, high, bins + 1)
 
 
 @dataclass(frozen=True)

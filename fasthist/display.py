@@ -59,16 +59,24 @@ def written_buckets(
     if low == high:
         room = max(abs(low) * 2.0**-20, 2.0**-100)
         return np.clip([low - room, low + room], -_LARGEST, _LARGEST), counts.astype(np.float64)
+    # An end may itself be an edge. TensorBoard loses a bucket narrower than about 2**-40 of the range drawn.
+    narrow = (high / 2 - low / 2) * 2.0**-35
     if edges[-2] == high:
-        # The maximum is itself an edge. TensorBoard loses a bucket narrower than about 2**-40 of the range drawn.
         before = float(edges[-3])
-        room = max((high / 2 - low / 2) * 2.0**-35, math.ulp(high))
-        left = max(high - room, before / 2 + high / 2)
+        left = max(high - max(narrow, math.ulp(high)), before / 2 + high / 2)
         if before < left < high:
             edges = np.concatenate((edges[:-2], (left, high)))
         else:  # no number lies between
             edges = np.concatenate((edges[:-2], (high,)))
             counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
+    if edges[1] == low:  # an edge given by the caller, the last one, which its bucket holds
+        after = float(edges[2])
+        right = min(low + max(narrow, math.ulp(low)), low / 2 + after / 2)
+        if low < right < after:
+            edges = np.concatenate(((low, right), edges[2:]))
+        else:
+            edges = np.concatenate(((low,), edges[2:]))
+            counts = np.concatenate((counts[:2].sum(keepdims=True), counts[2:]))
     # A bucket stays if it holds something, or if the next one does: it is then the gap before that one.
     kept = counts > 0
     kept[:-1] |= kept[1:]

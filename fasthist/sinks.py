@@ -173,7 +173,7 @@ class MlflowSink(_TrackerSink):
     ArgumentError
         No run is active, and none is given.
     MissingPackageError
-        mlflow is not installed.
+        mlflow or matplotlib is not installed.
 
     Notes
     -----
@@ -181,7 +181,8 @@ class MlflowSink(_TrackerSink):
     """
 
     def __init__(self, run_id: str | None = None) -> None:
-        mlflow = require("mlflow")
+        self._mlflow = mlflow = require("mlflow")
+        require("matplotlib.figure", "matplotlib")  # before the training begins
         active = mlflow.active_run()
         if run_id is None and active is None:
             msg = "no MLflow run is active. Accepted: MlflowSink(run_id), or a call of mlflow.start_run() before it."
@@ -194,5 +195,4 @@ class MlflowSink(_TrackerSink):
             if one.num:
                 path = f"histograms/{tag}/{step or 0}.png"
                 self._client.log_figure(self._run_id, one.to_mlflow(), path)
-            for name, value in _scalars(tag, one):
-                self._client.log_metric(self._run_id, name, value, step=step)
+            self._mlflow.log_metrics(dict(_scalars(tag, one)), step=step, run_id=self._run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import fasthist
 from fasthist.errors import ArgumentError, BucketsError
+from fasthist.pending import PendingHistogram
 
 EDGES = [-2.0, -0.5, 0.0, 0.25, 1.5]
 
@@ -69,11 +71,12 @@ def test_tensorflows_buckets_are_counted_exactly(need, values, package):
 
 
 @pytest.mark.usefixtures("quiet")
-def test_wide_histograms_keep_to_the_limit_of_wandb(need):
-    need("wandb")
+@pytest.mark.parametrize("package", ["wandb", "trackio"])
+def test_wide_histograms_keep_to_the_limit(need, package):
+    need(package)
     wide = np.concatenate([s * 10.0 ** np.linspace(-11, 30, 4000) for s in (-1, 1)])
     for buckets in ("auto", "tensorflow", 5000):
-        found = fasthist.histogram(wide, buckets=buckets).to_wandb()
+        found = getattr(fasthist.histogram(wide, buckets=buckets), f"to_{package}")()
         assert len(found.histogram) <= 512
         assert sum(found.histogram) == wide.size
 
@@ -117,16 +120,58 @@ def test_comet_loses_nothing_beyond_its_range(need):
     assert fasthist.histogram([float("nan")]).to_comet().is_empty()
 
 
-def test_mlflow_gets_a_picture_of_the_density(need, values):
+@pytest.mark.parametrize("buckets", ["auto", "tensorflow", 100])
+def test_mlflow_gets_a_picture_of_the_shares(need, values, buckets):
     figure_type = need("matplotlib.figure").Figure
-    figure = fasthist.histogram(values, buckets=EDGES).to_mlflow()
+    some = np.maximum(values, 0)  # half of them are exactly zero, in a bucket of hardly any width
+    figure = fasthist.histogram(some, buckets=buckets).to_mlflow()
     assert isinstance(figure, figure_type)
-    (axes,) = figure.axes
-    steps = axes.patches[0].get_data()
-    area = steps.values * np.diff(steps.edges)
-    assert area.sum() == pytest.approx(1)
-    # values outside the edges have buckets of their own
-    assert area[1:-1] == pytest.approx(counted(values, EDGES) / values.size)
+    shares, edges, _ = figure.axes[0].patches[0].get_data()
+    np.testing.assert_allclose(edges, np.linspace(0, float(some.max()), 101))
+    room = 0.02 if buckets != 100 else 1e-3
+    assert shares == pytest.approx(counted(some, edges) / some.size, abs=room)
+    assert figure.axes[0].get_ylim()[1] < 1
+    # values outside the edges are drawn too
+    shares, edges, _ = (
+        fasthist.histogram(values, buckets=EDGES).to_mlflow().axes[0].patches[0].get_data()
+    )
+    assert shares.sum() == pytest.approx(1)
+    assert (edges[0], edges[-1]) == (values.min(), values.max())
+
+
+LARGEST = float(np.finfo(np.float64).max)
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [[-LARGEST, 0.0, LARGEST], [LARGEST] * 3, [-LARGEST] * 2, [5e-324, 0.0, 1e-310], [3.0], [0.0]],
+    ids=str,
+)
+def test_the_ends_of_float64_stop_nobody(need, extreme):
+    aim = need("aim")
+    need("matplotlib")
+    found = fasthist.histogram(extreme)
+    counts, edges = found.to_aim().to_np_histogram()
+    assert counts.min() >= 0
+    assert counts.sum() == len(extreme)
+    assert np.isfinite(edges).all()
+    if len(extreme) == 3 and extreme[0] < 0:
+        assert (counts[0], counts[-1]) == (1, 1)
+    assert isinstance(found.to_aim(1), aim.Distribution)
+    figure = found.to_mlflow()
+    figure.savefig(io.BytesIO())
+    assert figure.axes[0].patches[0].get_data().values.sum() == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "comet", "mlflow", "uhi"])
+def test_a_histogram_on_its_way_is_waited_for(need, values, method):
+    packages = {"mlflow": "matplotlib", "comet": "comet_ml", "uhi": "numpy"}
+    need(packages.get(method, method))
+    pending = PendingHistogram(lambda _: fasthist.histogram(values), 0)
+    assert getattr(pending, f"to_{method}")() is not None
+    assert type(pending) is fasthist.Histogram
+    assert pending.num == values.size
 
 
 def test_pictures_leave_the_users_figures_alone(need):

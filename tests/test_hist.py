@@ -573,3 +573,17 @@ def test_a_histogram_can_be_made_by_hand():
         **{name: getattr(h, name) for name in (*COUNTED_EXACTLY, "sum", "sum_squares")},
     )
     assert again == h
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, 2.0], [1.0, 1.0, 5.0], [1.0, np.nextafter(1.0, 2)], [1.0, 1e300]], ids=str
+)
+def test_a_minimum_that_is_the_last_edge_is_written_with_some_width(values):
+    found = histogram(values, buckets=[-1.0, 0.0, 1.0])
+    raw = found.to_raw()
+    limits = raw["bucket_limits"]
+    assert (np.diff(limits) > 0).all()
+    assert (limits[0], limits[-1]) == (1.0, values[-1])
+    assert raw["bucket_counts"].sum() == len(values)
+    rows = found.to_rows()
+    assert (rows[:, 0] < rows[:, 1]).all()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sqlite3
 import struct
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -14,6 +18,9 @@ import pytest
 import fasthist
 from fasthist import sinks
 from fasthist.errors import ArgumentError
+
+# Read when comet_ml is imported: it would log what other trackers log, and tests of other files, in runs of its own.
+os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +58,7 @@ def test_wandb(need, tree, tmp_path, monkeypatch):
         sink.add_histograms({"gone": [np.nan]}, 7)
         sink.flush()
         sink.close()
+    wandb.teardown()  # its process has then written the file to the end
     steps = {int(record["_step"]): record for record in wandb_history(tmp_path)}
     assert sorted(steps) == [3, 7]
     assert steps[3]["loss"] == 0.5
@@ -97,16 +105,37 @@ def level_db_log(data):
             record = b""
 
 
-def test_trackio(need, tree, monkeypatch):
-    trackio = need("trackio")
-    logged = {}
-    monkeypatch.setattr(trackio, "log", lambda values, step: logged.update({step: values}))
-    sinks.TrackioSink().add_histograms(tree, 3)
-    check(logged[3], tree)
-    found = logged[3]["weights/fc"]
-    assert isinstance(found, trackio.Histogram)
-    assert found._to_dict()["_type"] == "trackio.histogram"
-    assert found.histogram.sum() == 200
+TRACKIO = """
+import sys, trackio
+import numpy as np
+from fasthist import sinks
+values = np.load(sys.argv[1])
+run = trackio.init(project="p", auto_log_cpu=False, auto_log_gpu=False)
+tree = {"weights": {"fc": values}, "gradients": {"fc": np.append(values, np.nan)}}
+sinks.TrackioSink().add_histograms(tree, 3)
+sinks.TrackioSink(run).add_histograms({"gone": [np.nan]}, 7)
+trackio.finish()
+"""
+
+
+def test_trackio(need, tree, tmp_path):
+    need("trackio")
+    values = tree["weights"]["fc"]
+    np.save(tmp_path / "values.npy", values)
+    # Its folder is read from the environment once, when it is imported.
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", TRACKIO, str(tmp_path / "values.npy")]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "p.db")) as database:
+        rows = database.execute("SELECT step, metrics FROM metrics").fetchall()
+    steps = {step: json.loads(metrics) for step, metrics in rows}
+    assert len(rows) == 2
+    check(steps[3], tree)
+    found = steps[3]["weights/fc"]
+    assert found["_type"] == "trackio.histogram"
+    assert sum(found["values"]) == 200
+    assert (found["bins"][0], found["bins"][-1]) == (values.min(), values.max())
+    assert steps[7] == {"gone/nan_count": 1}
 
 
 def test_aim(need, tree, tmp_path):
@@ -147,9 +176,18 @@ def test_comet(need, tree, tmp_path):
         if one["type"] == "metric_msg"
     }
     check(metrics, tree)
-    assets = [json.loads(text) for name, text in texts.items() if b'"index_values"' in text[:4000]]
-    assert len(assets) == 2
-    assert all(sum(count for _, count in one["index_values"]) == 200 for one in assets)
+    uploads = [one["payload"] for one in messages if one["type"] == "file_upload"]
+    assets = {
+        (one["additional_params"]["fileName"], one["additional_params"]["step"]): json.loads(
+            texts[one["file_path"]]
+        )["index_values"]
+        for one in uploads
+        if one["upload_type"] == "histogram3d"
+    }
+    theirs = need("comet_ml.data_structure").Histogram()
+    theirs.add(tree["weights"]["fc"])
+    expected = [[place, theirs.counts[place]] for place in np.flatnonzero(theirs.counts)]
+    assert assets == {("weights/fc", 3): expected, ("gradients/fc", 3): expected}
 
 
 def test_mlflow(need, tree, tmp_path):
@@ -162,7 +200,12 @@ def test_mlflow(need, tree, tmp_path):
     mlflow.set_experiment("e")
     with mlflow.start_run() as run:
         sinks.MlflowSink().add_histograms(tree, 3)
-    check(mlflow.get_run(run.info.run_id).data.metrics, tree)
+    sink = sinks.MlflowSink(run.info.run_id)  # which is over
+    sink.add_histograms({"gone": [np.nan], "empty": []}, 7)
+    logged = mlflow.get_run(run.info.run_id).data.metrics
+    check(logged, tree)
+    assert logged["gone/nan_count"] == 1
+    assert len(logged) == 6
     pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert [name.partition("histograms/")[2] for name in pictures] == [
         "gradients/fc/3.png",
