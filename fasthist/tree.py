@@ -20,8 +20,9 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     tree : mapping, list, tuple, named tuple, dataclass, model, pytree or leaf
         Mappings by key, named tuples and dataclasses by field, other sequences by position from 0. An object with
         ``named_parameters()`` is a model: its parameters by name; else one with ``state_dict()`` by that. A type that
-        is registered with JAX comes apart as JAX says, where JAX is loaded. None is no leaf: a parameter without a
-        gradient. A sequence of numbers, or of such sequences, is an array.
+        is registered with JAX comes apart as JAX says, where JAX is loaded; one of which the attribute ``value`` is the
+        only part, such as a variable of Flax, adds nothing to the tag. None is no leaf: a parameter without a gradient. A
+        sequence of numbers, or of such sequences, is an array.
     tag : str
         The tag of the tree itself; parts are joined to it with "/".
 
@@ -38,7 +39,10 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
         yield tag, tree
         return
     for key, part in parts:
-        yield from leaves(part, f"{tag}/{key}" if tag else str(key))
+        if key is _CONTENT:
+            yield from leaves(part, tag)
+        else:
+            yield from leaves(part, f"{tag}/{key}" if tag else str(key))
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -66,6 +70,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 _array_types: set[type] = set()
 """Types seen so far whose instances are leaves: to look this up takes a tenth of the microsecond that asking takes."""
+
+
+_CONTENT = object()
+"""The key of what a box holds, whose tag is that of the box."""
 
 
 def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:
@@ -97,8 +105,10 @@ def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:
     return None
 
 
-def _parts_of_pytree(tree: Any, jax: Any) -> list[tuple[str, Any]]:
+def _parts_of_pytree(tree: Any, jax: Any) -> list[tuple[Any, Any]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: part is not tree)
+    if len(flat) == 1 and [getattr(key, "name", None) for key in flat[0][0]] == ["value"]:
+        return [(_CONTENT, flat[0][1])]
     return [("/".join(_name_of(key) for key in path), part) for path, part in flat]
 
 

@@ -20,6 +20,10 @@ NEEDS = {
     "fasthist.adapters.torch_writer": ["torch", "tensorboard"],
     "fasthist.adapters.lightning": ["torch", "lightning.pytorch"],
     "fasthist.adapters.transformers": ["torch", "tensorboard", "transformers"],
+    "fasthist.adapters.keras": ["keras"],
+    "fasthist.adapters.tensorflow": ["tensorflow"],
+    "fasthist.adapters.jax": ["jax"],
+    "fasthist.adapters.jax_counts": ["jax"],
 }
 """Packages without which a module cannot be imported."""
 

@@ -42,49 +42,60 @@ def test_training(need, backend, tmp_path):
     assert all(tag.endswith("kernel/histogram") for tag in told["files"])
     assert told["runs"] == ["train"]
     assert told["extremes"]
-    without_batch, unknown, unseen = told["errors"]
+    assert set(told["subclassed"].values()) == {True}, told["subclassed"]
+    assert len(told["subclassed"]) == 9
+    activations = told["embedding"].pop("activations")
+    assert activations == [
+        f"activations/{name}" for name in ("table", "flat", "inner", "inner/out")
+    ]
+    assert set(told["embedding"].values()) == {True}, told["embedding"]
+    assert told["several at once"] == (None if backend == "torch" else [3, 11, 19, 27])
+    without_batch, unknown, no_tuple, negative, never = told["errors"]
     assert "gradients need values to be computed on" in without_batch
     assert "log='updates' is not known" in unknown
-    assert "functional and sequential models" in unseen
+    assert "batch is ndarray" in no_tuple
+    assert "histogram_freq=-1 is no number of epochs" in negative
+    assert "every=0 is no number of steps" in never
     assert told["bfloat16"] == []
     assert told["tensorflow"] == (backend == "tensorflow")
 
 
-CODE = """
+BOTH = """
 import keras, sys
 from fasthist.adapters.keras import HistogramCallback
-keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
 model.compile("sgd", "mse")
 x = keras.random.normal((16, 3), seed=1)
-callback = {"ours": HistogramCallback, "keras": keras.callbacks.TensorBoard}[sys.argv[1]]
-model.fit(x, x[:, :1], epochs=5, verbose=0, callbacks=[callback(sys.argv[2], histogram_freq=2)])
+ours, theirs = (
+    kind(f"{sys.argv[1]}/{name}", histogram_freq=2)
+    for kind, name in ((HistogramCallback, "ours"), (keras.callbacks.TensorBoard, "keras"))
+)
+model.fit(x, x[:, :1], epochs=5, verbose=0, callbacks=[ours, theirs])
 """
 
 
 def test_it_writes_what_keras_own_callback_writes(need, tmp_path):
     need("keras")
     need("tensorflow")
-    found = {}
-    for which in ("ours", "keras"):
-        subprocess.run(
-            [sys.executable, "-c", CODE, which, str(tmp_path / which)],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            timeout=300,
-        )
-        found[which] = {
-            (run, tag, step): (one.num, one.min, one.max)
-            for run, tag, step, _, one in fasthist.read(tmp_path / which)
-        }
+    subprocess.run(
+        [sys.executable, "-c", BOTH, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        timeout=300,
+    )
+    found = {
+        which: {(run, tag, step): one for run, tag, step, _, one in fasthist.read(tmp_path / which)}
+        for which in ("ours", "keras")
+    }
     assert found["ours"].keys() == found["keras"].keys()
     assert len(found["ours"]) == 4 * 3
-    for place, (num, low, high) in found["keras"].items():
-        assert found["ours"][place] == (
-            num,
-            pytest.approx(low, abs=1e-6),
-            pytest.approx(high, abs=1e-6),
+    for place, one in found["keras"].items():
+        ours = found["ours"][place]
+        assert (ours.num, ours.min, ours.max) == (
+            one.num,
+            pytest.approx(one.min, abs=1e-6),
+            pytest.approx(one.max, abs=1e-6),
         )
 
 

@@ -100,6 +100,47 @@ def test_a_keras_model_keeps_its_paths(need, adapter):
     assert differences(weights, expected) == []
 
 
+def test_names_differ_and_a_module_has_its_own(need, adapter):
+    tf = need("tensorflow")
+    module = tf.Module()
+    module.a, module.b, module.c = (tf.Variable([1.0], name=name) for name in ("w", "w", "w_1"))
+    assert list(adapter.weights(module)) == ["weights/w", "weights/w_1", "weights/w_1_1"]
+
+
+def test_what_is_not_due_is_not_worked_out(need, adapter):
+    tf = need("tensorflow")
+    table = tf.Variable(tf.ones((20, 4)), name="table")
+
+    @tf.function
+    def train(words, step):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.gather(table, words))
+        found = adapter.gradients(tape.gradient(loss, [table]), [table])
+        adapter.add_histograms(Recorder(), found, step, every=2)
+
+    graph = train.get_concrete_function(tf.constant([1, 1]), tf.constant(0, tf.int64)).graph
+    outside = {one.type for one in graph.get_operations()}
+    within = {one.op for f in graph.as_graph_def().library.function for one in f.node_def}
+    costly = {"Unique", "UnsortedSegmentSum", "EagerPyFunc"}
+    assert "If" in outside
+    assert outside & costly == set()
+    assert within >= costly
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_step_sees_what_the_variables_hold_where_it_is_called(need, adapter, traced):
+    tf = need("tensorflow")
+    sink, one = Recorder(), tf.Variable([0.0], name="w")
+
+    def train(step):
+        one.assign([3.0])
+        adapter.add_histograms(sink, adapter.weights([one]), step)
+        one.assign([7.0])
+
+    (tf.function(train) if traced else train)(tf.constant(4))
+    assert (sink.steps[4]["weights/w"].min, one.numpy().item()) == (3.0, 7.0)
+
+
 def test_into_a_file(need, adapter, tmp_path):
     tf = need("tensorflow")
     values = tf.constant(np.random.default_rng(0).normal(size=500).astype(np.float32))
@@ -121,10 +162,14 @@ def test_what_is_wrong_is_said(need, adapter):
     def traced():
         adapter.add_histograms(Recorder(), {"x": tf.ones(2)}, 1)
 
-    with pytest.raises(
-        Exception, match=r"step=1 is a number of Python's within a tf\.function"
-    ):
+    with pytest.raises(Exception, match=r"step=1 is a number of Python's within a tf\.function"):
         traced()
+
+    failing = tf.function(
+        lambda step: adapter.add_histograms(Recorder(), {"x": tf.ones(2, tf.complex64)}, step)
+    )
+    with pytest.raises(tf.errors.OpError, match="x: dtype complex64 cannot be counted"):
+        failing(tf.constant(1))
 
 
 def test_a_missing_framework_is_named():

@@ -134,3 +134,33 @@ def test_pytrees_of_jax(need):
     # What is no part of the tree, such as the kind, is left out.
     assert list(found) == ["net/0/kernel/w", "net/1/0", "net/1/1"]
     assert found["net/0/kernel/w"] is array
+
+
+def test_what_only_holds_a_value_has_its_tag(need):
+    jax = need("jax")
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Variable:
+        value: object
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Observed:
+        value: object
+        count: object
+
+    tree = {
+        "w": Variable(W),
+        "deep": Variable({"b": B}),
+        "o": Observed(W, B),
+        "value": {"value": W},
+    }
+    assert list(leaves(tree)) == [
+        ("w", W),
+        ("deep/b", B),
+        ("o/value", W),
+        ("o/count", B),
+        ("value/value", W),
+    ]
+    assert list(leaves(Variable(W), "w")) == [("w", W)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log
@@ -30,15 +31,15 @@ class HistogramCallback(Callback):
     Parameters
     ----------
     log_dir : str or os.PathLike
-        Files go to its directory ``train``, as Keras's own callback puts them.
+        Files go to its directory ``train``, as Keras's own callback puts them. A URL as in `fasthist.SummaryWriter`.
     histogram_freq : int
-        Log after each epoch whose number is a multiple; the step is the number of the epoch.
+        Log after each epoch whose number is a multiple; the step is the number of the epoch. 0: never.
     log : str or iterable of str
         Some of "weights", "gradients", "optimizer" and "activations"; "all" is the first three.
     every : int, optional
         Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the number of
-        batches before it.
-    batch : (x, y), optional
+        batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before that one.
+    batch : (x, y) or (x, y, sample_weight), optional
         What gradients and activations are computed on.
     include, exclude : str or re.Pattern, optional
         Regular expressions, searched for in the tag: log tags that match the first, and not the second.
@@ -48,20 +49,27 @@ class HistogramCallback(Callback):
     Raises
     ------
     ArgumentError
-        An argument is not as above, or gradients or activations are asked for without `batch`. While training: activations
-        of a model that is neither functional nor sequential.
+        An argument is not as above, or gradients or activations are asked for without `batch`.
     FasthistError
         While training: what the writer's ``add_histograms`` raises.
 
     Notes
     -----
-    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>`` and
-    ``activations/<layer name>``.
+    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>`` of
+    what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end, and so on.
 
     Gradients are those of the loss of `batch` after the step, without dropout and with the averages that batch
-    normalisation has so far: the same rule on every backend, whose own gradients nobody gets to see. It costs one more
-    forward and backward pass for each logged step, activations one forward pass; choose a small batch. Both are stateless:
+    normalisation has so far: the same rule on every backend, whose own gradients nobody gets to see. They hold what
+    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and backward
+    pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both are stateless:
     training goes on as if nothing had been logged, to the bit.
+
+    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is called
+    several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those that run
+    within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
+
+    Weights and optimizer state are read where they lie; activations and gradients are held until they are counted.
+    TensorFlow's gradient of an embedding is made dense, as large as its table: so all backends count the same zeros.
 
     Examples
     --------
@@ -81,7 +89,7 @@ class HistogramCallback(Callback):
         log: str | Iterable[str] = "weights",
         *,
         every: int | None = None,
-        batch: tuple[Any, Any] | None = None,
+        batch: Any = None,
         include: Pattern = None,
         exclude: Pattern = None,
         writer: Sink | None = None,
@@ -92,28 +100,43 @@ class HistogramCallback(Callback):
         if missing:
             msg = f"{missing[0]} need values to be computed on. Accepted: batch=(x, y), a few rows of the training data."
             raise ArgumentError(msg)
-        self._log_dir = log_dir
+        if batch is not None and not (isinstance(batch, (tuple, list)) and 2 <= len(batch) <= 3):
+            msg = f"batch is {type(batch).__name__}. Accepted: a tuple (x, y), or (x, y, sample_weight)."
+            raise ArgumentError(msg)
+        if histogram_freq < 0:
+            msg = f"histogram_freq={histogram_freq!r} is no number of epochs. Accepted: an integer from 0 on."
+            raise ArgumentError(msg)
+        self._log_dir = os.fspath(log_dir)
         self._freq = histogram_freq
         self._schedule = None if every is None else Schedule(every)
+        self._before_epoch = 0
         self._batch = batch
         self._selection = Selection(include, exclude)
         self._given = writer
         self._writer: Sink | None = None
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Go on counting batches, whose numbers begin anew with each epoch."""
+        del epoch, logs
+        if self._schedule is not None:
+            self._before_epoch = self._schedule.step + 1
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Log after a batch, if batches are counted and this one is due."""
-        del batch, logs
+        del logs
         if self._schedule is not None:
             due = self._schedule.due
-            step = self._schedule.advance()
+            step = self._schedule.advance(self._before_epoch + batch)
             if due:
                 self._log(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log after an epoch, if epochs are counted and this one is due."""
+        """Log after an epoch, if epochs are counted and this one is due; send on what is held."""
         del logs
         if self._schedule is None and self._freq and epoch % self._freq == 0:
             self._log(epoch)
+        if self._writer is not None:
+            self._writer.flush()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Close what was opened."""
@@ -124,48 +147,63 @@ class HistogramCallback(Callback):
 
     def _log(self, step: int) -> None:
         if self._writer is None:
-            self._writer = self._given or SummaryWriter(Path(self._log_dir, "train"))
+            files = f"{self._log_dir}/train"
+            self._writer = SummaryWriter(files) if self._given is None else self._given
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # within an epoch, JAX keeps the weights elsewhere
         self._writer.add_histograms(dict(self._found()), step)
 
     def _found(self) -> Iterator[tuple[str, Any]]:
         """Give what is to be logged, each with its tag."""
-        model = self.model
+        model, batch, chosen = self.model, self._batch or (), self._selection
+        weights = dict(zip(map(id, model.weights), _paths(model.weights), strict=True))
         if "weights" in self._kinds:
-            named = ((f"{one.path}/histogram", one.value) for one in model.weights)
-            yield from self._chosen(named)
+            for one in model.weights:
+                tag = f"{weights[id(one)].replace(':', '_')}/histogram"  # as Keras's own callback does
+                if tag in chosen:
+                    yield tag, one.value
         if "gradients" in self._kinds:
-            variables = [
-                one
-                for one in model.trainable_variables
-                if f"gradients/{one.path}" in self._selection
-            ]
-            found = zip(variables, _gradients(model, variables, *self._batch or ()), strict=True)
-            yield from ((f"gradients/{one.path}", gradient) for one, gradient in found)
+            tags = [f"gradients/{weights[id(one)]}" for one in model.trainable_variables]
+            if any(tag in chosen for tag in tags):
+                found = zip(tags, _gradients(model, *batch), strict=True)
+                yield from ((tag, one) for tag, one in found if tag in chosen)
         if "optimizer" in self._kinds:
-            named = (
-                (f"optimizer/{one.path}", one.value)
-                for one in model.optimizer.variables
-                if one.shape
-            )
-            yield from self._chosen(named)
-        if "activations" in self._kinds and self._batch is not None:
-            yield from _activations(model, self._batch[0], self._selection)
-
-    def _chosen(self, named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        return ((tag, value) for tag, value in named if tag in self._selection)
+            variables = model.optimizer.variables
+            for path, one in zip(_paths(variables), variables, strict=True):
+                if len(one.shape) and f"optimizer/{path}" in chosen:
+                    yield f"optimizer/{path}", one.value
+        if "activations" in self._kinds:
+            yield from _activations(model, batch[0], chosen)
 
 
-def _gradients(model: Any, variables: list[Any], x: Any = None, y: Any = None) -> list[Any]:
+def _paths(variables: Iterable[Any]) -> list[str]:
+    return _unique(one.path for one in variables)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Make names differ: Keras allows two layers of one name, and so two variables of one path."""
+    found: dict[str, None] = {}
+    for name in names:
+        free, count = name, 0
+        while free in found:
+            count += 1
+            free = f"{name}_{count}"
+        found[free] = None
+    return list(found)
+
+
+def _gradients(model: Any, x: Any, y: Any, sample_weight: Any = None) -> list[Any]:
     """Compute gradients of the loss, changing nothing: what the model would write is caught in a scope."""
+    variables = model.trainable_variables
+    x, y, sample_weight = (_tensors(one) for one in (x, y, sample_weight))
 
     def loss_of(values: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
             predicted = model(x, training=False)
-            return model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
+            # The public method of a user's class may be an older one, without `training`.
+            return model._compute_loss(x, y, predicted, sample_weight, training=False)
 
-    x, y = _tensors(x), _tensors(y)
     values = [one.value for one in variables]
     backend = keras.backend.backend()
     if backend == "torch":
@@ -188,28 +226,74 @@ def _gradients(model: Any, variables: list[Any], x: Any = None, y: Any = None) -
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = loss_of(inputs)
-    return list(tape.gradient(loss, inputs, unconnected_gradients="zero"))
+    found = tape.gradient(loss, inputs, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(one) for one in found]  # that of an embedding is sparse
 
 
-def _activations(model: Any, x: Any, selection: Selection) -> Iterator[tuple[str, Any]]:
-    """Compute what each layer gives."""
-    if not getattr(model, "inputs", None):
-        msg = (
-            f"activations of {type(model).__name__} {model.name!r} cannot be seen. "
-            "Accepted: functional and sequential models, whose layers' outputs Keras knows."
-        )
-        raise ArgumentError(msg)
-    outputs = {}
+def _activations(model: Any, x: Any, chosen: Selection) -> Iterator[tuple[str, Any]]:
+    """Run the model once, and give what its layers gave."""
+    layers = list({id(layer): (name, layer) for name, layer in _layers(model)}.values())
+    names = _unique(f"activations/{name}" for name, _ in layers)
+    given: dict[str, list[Any]] = {name: [] for name in names if name in chosen}
+    with contextlib.ExitStack() as stack:
+        for name, (_, layer) in zip(names, layers, strict=True):
+            if name in given:
+                stack.enter_context(_kept(layer, given[name]))
+        if given:
+            with keras.StatelessScope():
+                model(_tensors(x), training=False)
+    for name, outputs in given.items():
+        if outputs:
+            yield name, outputs[0] if len(outputs) == 1 else outputs
+
+
+def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
-        tag = f"activations/{layer.name}"
-        nodes = layer._inbound_nodes
-        if tag in selection and nodes and not isinstance(layer, keras.layers.InputLayer):
-            outputs[tag] = layer.output if len(nodes) == 1 else [node.outputs for node in nodes]
-    if outputs:
-        with keras.StatelessScope():
-            found = keras.Model(model.inputs, outputs)(_tensors(x), training=False)
-        yield from found.items()
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        yield prefix + layer.name, layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer, f"{prefix}{layer.name}/")
+
+
+@contextlib.contextmanager
+def _kept(layer: Any, outputs: list[Any]) -> Iterator[None]:
+    """Keep what a layer gives: an attribute of its own hides its method `call` until the block is left."""
+    call, attributes = layer.call, vars(layer)
+    had_its_own = "call" in attributes
+
+    @functools.wraps(call)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        if not any(_is_traced(one) for one in keras.tree.flatten(output)):
+            outputs.append(output)
+        return output
+
+    attributes["call"] = wrapper
+    try:
+        yield
+    finally:
+        if had_its_own:
+            attributes["call"] = call
+        else:
+            del attributes["call"]
+
+
+def _is_traced(tensor: Any) -> bool:
+    """Whether a tensor has no values yet: within ``tf.function``, ``jax.jit``, ``jax.checkpoint`` or a scan."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.is_symbolic_tensor(tensor))
+    return False
 
 
 def _tensors(values: Any) -> Any:
-    return keras.tree.map_structure(keras.ops.convert_to_tensor, values)
+    return keras.tree.map_structure(
+        lambda one: None if one is None else keras.ops.convert_to_tensor(one), values
+    )

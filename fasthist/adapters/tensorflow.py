@@ -18,16 +18,17 @@ def weights(variables: Any) -> dict[str, Any]:
 
     Parameters
     ----------
-    variables : model or iterable of tf.Variable
-        A model's are its ``weights``. A Keras variable is called by its path, another by its name without ":0"; of
-        those with one name, the second gets "_1" at its end, and so on.
+    variables : model, tf.Module or iterable of tf.Variable
+        A Keras model's are its ``weights``, a module's its ``variables``. A Keras variable is called by its path, another
+        by its name without ":0"; of those with one name, the second gets "_1" at its end, and so on.
 
     Returns
     -------
     dict of str to variable
         For `add_histograms`.
     """
-    variables = list(getattr(variables, "weights", variables))
+    found = getattr(variables, "weights", None) or getattr(variables, "variables", variables)
+    variables = list(found)
     named = zip(_names(variables), variables, strict=True)
     return {f"weights/{name}": one.value if hasattr(one, "path") else one for name, one in named}
 
@@ -38,19 +39,18 @@ def gradients(found: Iterable[Any], variables: Iterable[Any]) -> dict[str, Any]:
     Parameters
     ----------
     found : iterable of tf.Tensor, tf.IndexedSlices or None
-        Variables without a gradient are left out. Of ``tf.IndexedSlices``, as an embedding has them, the rows that it
-        holds are counted, those of one index added up, as optimizers do; never the zeros of the others.
+        Variables without a gradient are left out.
     variables : iterable of tf.Variable
         In the same order.
 
     Returns
     -------
-    dict of str to tf.Tensor
-        For `add_histograms`.
+    dict of str to tf.Tensor or tf.IndexedSlices
+        For `add_histograms` of this module, which is the one that knows ``tf.IndexedSlices``.
     """
     variables = list(variables)
     named = zip(_names(variables), found, strict=True)
-    return {f"gradients/{name}": _dense(one) for name, one in named if one is not None}
+    return {f"gradients/{name}": one for name, one in named if one is not None}
 
 
 def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1) -> None:
@@ -60,8 +60,10 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
     ----------
     writer : Sink
         A `fasthist.SummaryWriter`, or a sink of `fasthist.sinks`.
-    tree : dict of str to tf.Tensor or tf.Variable
-        Tags and values, such as ``{**weights(model), **gradients(found, model.trainable_variables)}``.
+    tree : dict of str to tf.Tensor, tf.Variable or tf.IndexedSlices
+        Tags and values, such as ``{**weights(model), **gradients(found, model.trainable_variables)}``. Of
+        ``tf.IndexedSlices``, the gradient of an embedding, the rows that it holds are counted, those of one index added up
+        as optimizers do; never the zeros of the others, which may be most of a huge table.
     step : int or int64[]
         Within a ``tf.function`` a tensor or variable: a number of Python's would be traced again for each step.
     every : int
@@ -76,9 +78,10 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
 
     Notes
     -----
-    Eager, tensors are read where they lie. Within a ``tf.function`` a ``tf.py_function`` inside a ``tf.cond`` is added to the
-    graph: on steps that are not due it costs the comparison. On the others the graph waits until the histograms are counted.
-    A graph with it runs only in the process that has traced it, not on TPUs, and cannot be saved as a SavedModel.
+    Tensors and variables are read where they lie; only the rows of ``tf.IndexedSlices`` are copied, to be added up. Within
+    a ``tf.function`` a ``tf.py_function`` inside a ``tf.cond`` is added to the graph: on steps that are not due it costs the
+    comparison. On the others the graph waits until the histograms are counted. A graph with it runs only in the process
+    that has traced it, not on TPUs nor with ``jit_compile=True``, and cannot be saved as a SavedModel.
 
     Examples
     --------
@@ -107,7 +110,7 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
             raise ArgumentError(msg)
         _add_in_graph(writer, tree, tf.cast(step, tf.int64), every)
     elif int(step) % every == 0:
-        writer.add_histograms(tree, int(step))
+        writer.add_histograms({tag: _dense(one) for tag, one in tree.items()}, int(step))
 
 
 def _add_in_graph(writer: Sink, tree: dict[str, Any], step: Any, every: int) -> None:
@@ -116,26 +119,31 @@ def _add_in_graph(writer: Sink, tree: dict[str, Any], step: Any, every: int) -> 
     def add(step: Any, *values: Any) -> None:
         writer.add_histograms(dict(zip(tags, values, strict=True)), int(step))
 
+    # It runs eagerly: nothing of it, nor of what it calls, is to become a graph.
+    on_host = tf.autograph.experimental.do_not_convert(add)
+
     def due() -> Any:
-        values = [tf.convert_to_tensor(value) for value in tree.values()]
-        with tf.control_dependencies([tf.py_function(add, [step, *values], [])]):
+        values = [tf.convert_to_tensor(_dense(value)) for value in tree.values()]
+        with tf.control_dependencies([tf.py_function(on_host, [step, *values], [])]):
             return tf.constant(True)
 
     tf.cond(step % every == 0, due, lambda: tf.constant(False))
 
 
 def _names(variables: list[Any]) -> list[str]:
-    names: list[str] = []
-    seen: dict[str, int] = {}
+    names: dict[str, None] = {}
     for one in variables:
         name = getattr(one, "path", None) or one.name.partition(":")[0]
-        count = seen.get(name, 0)
-        seen[name] = count + 1
-        names.append(f"{name}_{count}" if count else name)
-    return names
+        free, count = name, 0
+        while free in names:
+            count += 1
+            free = f"{name}_{count}"
+        names[free] = None
+    return list(names)
 
 
 def _dense(gradient: Any) -> Any:
+    """Add up the rows of one index; leave a tensor as it is."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, place = tf.unique(gradient.indices)
