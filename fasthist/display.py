@@ -71,9 +71,9 @@ def written_buckets(
             counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
     if edges[1] == low:  # an edge given by the caller, the last one, which its bucket holds
         after = float(edges[2])
-        right = min(low + max(narrow, math.ulp(low)), low / 2 + after / 2)
-        if low < right < after:
-            edges = np.concatenate(((low, right), edges[2:]))
+        beside = min(low + max(narrow, math.ulp(low)), low / 2 + after / 2)
+        if low < beside < after:
+            edges = np.concatenate(((low, beside), edges[2:]))
         else:
             edges = np.concatenate(((low,), edges[2:]))
             counts = np.concatenate((counts[:2].sum(keepdims=True), counts[2:]))
