@@ -149,6 +149,7 @@ def test_within_scan_and_beside_gradients(jax, adapter):
     for i, y in enumerate(ys):
         assert same(adapter, one_of(jax, found, i), y) == []
     np.testing.assert_allclose(w, 1 - xs.sum(0) / 8, rtol=1e-5)
+    assert (jax.grad(lambda x: x.sum() + adapter.count(x).sums[0])(xs[0]) == 1).all()
 
 
 def test_layers_that_are_stacked(jax, adapter):
@@ -198,7 +199,7 @@ def test_flax_and_optax(jax, adapter, need, inside):
         updates, state = optimizer.update(gradients, state, params)
         tree = adapter.named(weights=params, gradients=gradients, updates=updates, optimizer=state)
         if inside:
-            adapter.log(sink, tree, step, every=2)
+            adapter.add_histograms(sink, tree, step, every=2)
         return optax.apply_updates(params, updates), state, tree
 
     train = jax.jit(train)
@@ -273,7 +274,7 @@ def test_equinox(jax, adapter, need):
     def train(model, state, step):
         loss = equinox.filter_grad(lambda model: ((jax.vmap(model)(x) - y) ** 2).mean())
         gradients = loss(model)
-        adapter.log(sink, adapter.named(weights=model, gradients=gradients), step)
+        adapter.add_histograms(sink, adapter.named(weights=model, gradients=gradients), step)
         updates, state = optimizer.update(gradients, state)
         return equinox.apply_updates(model, updates), state, gradients
 
@@ -296,7 +297,7 @@ def test_equinox(jax, adapter, need):
 def test_into_a_file_from_within_jit(jax, adapter, tmp_path):
     values = np.random.default_rng(0).normal(0, 1, 500).astype(np.float32)
     with fasthist.SummaryWriter(tmp_path) as writer:
-        run = jax.jit(lambda x, step: adapter.log(writer, {"x": x}, step, every=3))
+        run = jax.jit(lambda x, step: adapter.add_histograms(writer, {"x": x}, step, every=3))
         for step in range(7):
             run(values, step)
         jax.effects_barrier()
@@ -315,7 +316,7 @@ def test_activations_from_a_function_that_is_differentiated(jax, adapter):
 
     def loss(w, step):
         hidden = x @ w
-        adapter.log(sink, {"activations": {"hidden": hidden}}, step, every=2)
+        adapter.add_histograms(sink, {"activations": {"hidden": hidden}}, step, every=2)
         return ((hidden - y) ** 2).mean(), hidden
 
     train = jax.jit(jax.grad(loss, has_aux=True))
@@ -331,11 +332,11 @@ def test_an_error_of_the_writer_is_told(jax, adapter):
         def add_histograms(self, *_):
             raise OSError(28, "No space left on device")
 
-    logging = jax.jit(lambda x: adapter.log(Full(), {"x": x}, 0))
+    logging = jax.jit(lambda x: adapter.add_histograms(Full(), {"x": x}, 0))
     with pytest.raises(jax.errors.JaxRuntimeError, match="No space left on device"):
         logging(np.ones(3, np.float32)), jax.effects_barrier()
     with pytest.raises(ArgumentError, match="every=0"):
-        adapter.log(Full(), {}, 0, every=0)
+        adapter.add_histograms(Full(), {}, 0, every=0)
 
 
 def test_only_arrays_of_floats_are_named(jax, adapter):

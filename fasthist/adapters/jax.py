@@ -1,31 +1,21 @@
 """JAX: name the arrays of Flax, Equinox and Optax, count shards where they lie, and count within ``jit``.
 
 Outside ``jit``, ``writer.add_histograms(named(weights=params, gradients=grads), step)`` is all it takes; `histograms` does
-not gather what is sharded over devices. Within, `count` counts on the device that computes, and `log` sends the answer to a
-writer.
+not gather what is sharded over devices. Within, `count` counts on the device that computes, and `add_histograms` sends the
+answer to a writer.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasthist import compute
+from fasthist.adapters.jax_counts import Counts, count, to_histogram
 from fasthist.adapters.watching import Pattern, Schedule, Selection
-from fasthist.buckets import tensorflow_buckets
-from fasthist.dtypes import CAST_FORMATS, FORMATS, cast_limits
-from fasthist.errors import ArgumentError, ArrayError
 from fasthist.hist import Histogram
-from fasthist.kernels.answers import histogram_of, in_limits
-from fasthist.kernels.looks import Look, classified
-from fasthist.kernels.slots import low_bits, slots_of
-from fasthist.kernels.totals import as_float
 from fasthist.packages import require
 from fasthist.sinks import Sink
 from fasthist.tree import named_leaves
@@ -33,6 +23,8 @@ from fasthist.tree import named_leaves
 jax = require("jax")
 jnp = require("jax.numpy", "jax")
 io_callback = require("jax.experimental", "jax").io_callback
+
+__all__ = ["Counts", "add_histograms", "count", "histograms", "named", "to_histogram"]
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:
@@ -122,152 +114,7 @@ def _own_shards(leaf: Any) -> list[Any]:
     return first or [np.empty(0, dtype=leaf.dtype)]
 
 
-# -- within jit -------------------------------------------------------------------------------------------
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["slots", "low", "high", "sums", "exponent"],
-    meta_fields=["dtype"],
-)
-@dataclass(frozen=True)
-class Counts:
-    """What `count` finds: a pytree of small arrays, of which `to_histogram` makes a `Histogram`.
-
-    Attributes
-    ----------
-    slots : uint32[n]
-        How many elements lie between two numbers at which an answer changes: 8 kB.
-    low, high : int
-        Extremes of the finite values: integers themselves, floats as keys of the same order. `low` is the larger one if
-        there is no finite value.
-    sums : float[4]
-        Sum of the values times ``2**-exponent`` and what it lacks, sum of their squares and what it lacks.
-    exponent : int32
-    dtype : str
-        "float32" or "float64", whose slots they are, or that of integers of 32 and 64 bits.
-    """
-
-    slots: Any
-    low: Any
-    high: Any
-    sums: Any
-    exponent: Any
-    dtype: str
-
-
-def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
-    """Count every element of an array in TensorFlow's buckets, within ``jit``.
-
-    Parameters
-    ----------
-    x : array[...]
-        Of a real dtype that `fasthist.histogram` takes, as JAX holds it: without x64, what was float64 is float32.
-    axis_name : str or tuple of str, optional
-        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no axis
-        over which `x` is replicated, or its elements are counted once for each replica.
-
-    Returns
-    -------
-    Counts
-        Gradients do not flow through. After ``jax.vmap(count)(stacked)``, or of a ``lax.scan``, take them apart with
-        ``jax.tree.map(lambda part: part[i], found)``.
-
-    Raises
-    ------
-    ArrayError
-        JAX has the dtype, `fasthist.histogram` does not.
-    ArgumentError
-        There are 2**32 elements or more, beyond the counters of 32 bits.
-
-    Notes
-    -----
-    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly: they come
-    from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a table, an addition
-    to a counter and some additions to sums. A CPU adds to counters one after the other, which takes tens of nanoseconds;
-    and each array takes tenths of a second more to compile. An array that is sharded by ``jit`` alone is counted once too;
-    where a mesh has explicit axes, use ``shard_map``, or ``jax.sharding.auto_axes(count, out_sharding=P())``.
-
-    Sums are pairs of float32, or float64 with x64, of which the second holds what the first lacks (Dekker 1971, "A
-    floating-point technique for extending the available precision"): for n float32 the error is at most ``n * 2**-45`` of
-    the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this, `axis_name` adds
-    ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes subnormal numbers for
-    zero what these add up to.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp
-    >>> from fasthist.adapters.jax import count, to_histogram
-    >>> found = jax.jit(count)(jnp.array([0.5, 1.5, jnp.nan]))
-    >>> to_histogram(found)
-    Histogram(num=2, min=0.5, max=1.5, mean=1, std=0.5, nan_count=1, buckets='tensorflow'[1550])
-    """
-    x = jax.lax.stop_gradient(jnp.asarray(x))
-    size = x.size if axis_name is None else x.size * jax.lax.axis_size(axis_name)
-    if size >= 1 << 32:
-        msg = f"{size} elements are too many for counters of 32 bits. Accepted: fewer than 2**32. Hint: count parts."
-        raise ArgumentError(msg)
-    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize >= 4:
-        dtype, keys, finite, values = str(x.dtype), x, True, x.astype(float)
-        cuts = _cuts(dtype)
-        n, slot = cuts.size, jnp.searchsorted(jnp.asarray(cuts), x, side="right") - 1
-    else:
-        dtype, keys, finite, values, slot = _look_at_floats(x)
-        n = slots_of(dtype).values.size
-    slots = jnp.zeros(n, jnp.uint32).at[slot].add(jnp.uint32(1))
-    least, most = (keys.dtype.type(getattr(jnp.iinfo(keys.dtype), end)) for end in ("min", "max"))
-    low = jnp.min(jnp.where(finite, keys, most), initial=most)
-    high = jnp.max(jnp.where(finite, keys, least), initial=least)
-    if axis_name is not None:
-        slots = jax.lax.psum(slots, axis_name)
-        low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
-    exponent = _exponent(low, high, dtype) if dtype in ("float32", "float64") else jnp.int32(0)
-    sums = _sums(values, exponent)
-    if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
-    return Counts(slots, low, high, sums, exponent, dtype)
-
-
-def to_histogram(found: Counts) -> Histogram:
-    """Make a `Histogram`, which adds up with those that `fasthist.histogram` counts.
-
-    Parameters
-    ----------
-    found : Counts
-        From `count`, of one array. It is waited for, and copied to the host.
-
-    Returns
-    -------
-    Histogram
-        Over ``tensorflow_buckets()``. Its sums are less exact than others': see `count`.
-
-    Examples
-    --------
-    >>> import fasthist, jax, jax.numpy as jnp
-    >>> from fasthist.adapters.jax import count, to_histogram
-    >>> to_histogram(jax.jit(count)(jnp.ones(3))).num
-    3
-    """
-    low, high = int(found.low), int(found.high)
-    slots = np.asarray(found.slots).astype(np.uint64)
-    if found.dtype in ("float32", "float64"):
-        row = classified(slots, FORMATS[found.dtype])
-        ends = _number(low, found.dtype), _number(high, found.dtype)
-    else:
-        of_float64 = np.zeros(slots_of("float64").values.size, dtype=np.uint64)
-        np.add.at(of_float64, _slots_of_cuts(found.dtype), slots)
-        row = classified(of_float64, FORMATS["float64"])
-        ends = as_float(low, down=True), as_float(high, down=True)
-    exponent = int(found.exponent)
-    sums = np.asarray(found.sums, dtype=np.float64)
-    with np.errstate(over="ignore", under="ignore"):
-        total = float(np.ldexp(sums[0] + sums[1], exponent))
-        squares = float(np.ldexp(sums[2] + sums[3], 2 * exponent))
-    look = Look(row, *ends, total, squares)
-    return histogram_of(look, tensorflow_buckets(), in_limits(look), None)
-
-
-def log(writer: Sink, values: Any, step: Any, *, every: int = 1) -> None:
+def add_histograms(writer: Sink, values: Any, step: Any, *, every: int = 1) -> None:
     """Count the arrays of a tree and log the histograms, from within ``jit``.
 
     Parameters
@@ -298,12 +145,12 @@ def log(writer: Sink, values: Any, step: Any, *, every: int = 1) -> None:
     Examples
     --------
     >>> import fasthist, jax, jax.numpy as jnp
-    >>> from fasthist.adapters.jax import log, named
+    >>> from fasthist.adapters.jax import add_histograms, named
     >>> writer = fasthist.SummaryWriter("runs/a")
     >>> @jax.jit
     ... def train(w, step):
     ...     gradient = jax.grad(lambda w: jnp.sum(w**2))(w)
-    ...     log(writer, named(weights={"w": w}, gradients={"w": gradient}), step, every=10)
+    ...     add_histograms(writer, named(weights={"w": w}, gradients={"w": gradient}), step, every=10)
     ...     return w - 0.1 * gradient
     >>> w = jnp.ones(3)
     >>> for step in range(20):
@@ -321,106 +168,3 @@ def log(writer: Sink, values: Any, step: Any, *, every: int = 1) -> None:
         io_callback(write, None, step, {tag: count(array) for tag, array in arrays.items()})
 
     jax.lax.cond(jnp.asarray(step) % every == 0, due, lambda: None)
-
-
-# -- what is read in the bits -----------------------------------------------------------------------------
-
-
-def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
-    """Give the format that holds the values, and of each its key, whether it is finite, it or 0, and its slot."""
-    dtype, u = _patterns(x)
-    row = FORMATS[dtype]
-    of_its_width = u.dtype.type
-    shift, sign = of_its_width(low_bits(row)), of_its_width(1 << (row.bits - 1))
-    slot = (jnp.asarray(slots_of(dtype).table)[u >> shift] + u) >> shift
-    infinity = of_its_width(((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa)
-    finite = (u & ~sign) < infinity
-    # Of a negative number all bits but the sign are turned: then integers have the order of the numbers.
-    key = jax.lax.bitcast_convert_type(jnp.where(u >= sign, u ^ ~sign, u), f"int{row.bits}")
-    values = jax.lax.bitcast_convert_type(jnp.where(finite, u, of_its_width(0)), dtype)
-    return dtype, key, finite, values, slot
-
-
-def _patterns(x: Any) -> tuple[str, Any]:
-    """Give the patterns of the numbers as float32 or float64, which hold each exactly."""
-    name = str(x.dtype)
-    if name not in FORMATS:
-        msg = f"an array of {name} cannot be counted. Accepted: {', '.join(FORMATS)}."
-        raise ArrayError(msg)
-    if name == "float64":
-        return name, jax.lax.bitcast_convert_type(x, jnp.uint64)
-    if name == "bfloat16":  # some of which are subnormal as float32
-        u = jax.lax.bitcast_convert_type(x, jnp.uint16)
-        return "float32", u.astype(jnp.uint32) << jnp.uint32(16)
-    return "float32", jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-
-
-def _number(key: int, dtype: str) -> float:
-    bits = FORMATS[dtype].bits
-    u = key if key >= 0 else key ^ ((1 << (bits - 1)) - 1)
-    return float(np.array(u, f"int{bits}").view(dtype))
-
-
-@functools.cache
-def _cuts(dtype: str) -> NDArray[np.integer]:
-    """Give the smallest integer, and each at which an answer changes, in order."""
-    limits = np.iinfo(dtype)
-    # Buckets hold their left edge on both sides of 0; the others go by the magnitude.
-    edges = [math.ceil(edge) for edge in tensorflow_buckets().edges.tolist()]
-    lost = [math.ceil(cast_limits(name).lost_from) for name in CAST_FORMATS]
-    magnitudes = [*lost, *(1 << k for k in range(64))]
-    cuts = {limits.min, *edges, *magnitudes, *(1 - magnitude for magnitude in magnitudes)}
-    return np.array(sorted(cut for cut in cuts if limits.min <= cut <= limits.max), dtype=dtype)
-
-
-@functools.cache
-def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
-    """Give the slots of float64 in which the integers from each cut to the next belong."""
-    cuts = _cuts(dtype).tolist()
-    # Rounded up, since the integers are those above a cut; no answer changes between neighbouring doubles.
-    u = np.array([-as_float(-cut, down=True) for cut in cuts]).view(np.uint64)
-    shift = np.uint64(low_bits(FORMATS["float64"]))
-    table = cast("NDArray[np.uint64]", slots_of("float64").table)
-    found: NDArray[np.uint64] = (table[u >> shift] + u) >> shift
-    return found
-
-
-# -- sums -------------------------------------------------------------------------------------------------
-
-
-def _exponent(low: Any, high: Any, dtype: str) -> Any:
-    """Give the exponent of the largest magnitude, at most that of which the reciprocal is not subnormal."""
-    row = FORMATS[dtype]
-    bias = (1 << (row.bits - 2 - row.mantissa)) - 1
-    largest = jnp.maximum(jnp.maximum(high, ~low), 0)  # the key of -x is ~x
-    return jnp.minimum((largest >> row.mantissa) - bias, bias - 1).astype(jnp.int32)
-
-
-def _sums(values: Any, exponent: Any) -> Any:
-    """Add up values times ``2**-exponent``, and their squares, so that these neither overflow nor vanish."""
-    row = FORMATS[str(values.dtype)]
-    bias = (1 << (row.bits - 2 - row.mantissa)) - 1
-    scale = (bias - exponent).astype(f"int{row.bits}") << row.mantissa
-    x = values * jax.lax.bitcast_convert_type(scale, values.dtype)
-    # A number of half the digits has an exact square; what is left of x**2 is small (Dekker 1971).
-    u = jax.lax.bitcast_convert_type(x, f"int{row.bits}")
-    mask = -1 << ((row.mantissa + 1) // 2)
-    upper = jax.lax.bitcast_convert_type(u & mask, values.dtype)
-    rest = (x - upper) * (x + upper)
-    zero = values.dtype.type(0)
-    terms = (x, jnp.zeros_like(x), upper * upper, rest)
-    return jnp.stack(jax.lax.reduce(terms, (zero,) * 4, _add, range(x.ndim)))
-
-
-def _add(one: Any, other: Any) -> tuple[Any, Any, Any, Any]:
-    return *_add_pairs(one[:2], other[:2]), *_add_pairs(one[2:], other[2:])
-
-
-def _add_pairs(one: Any, other: Any) -> tuple[Any, Any]:
-    """Add two numbers of double length: what is lost stays below the last digit of the sum (Dekker 1971, add2)."""
-    (a, lost_of_a), (b, lost_of_b) = one, other
-    whole = a + b
-    of_b = whole - a
-    lost = ((a - (whole - of_b)) + (b - of_b)) + (lost_of_a + lost_of_b)
-    total = whole + lost
-    return total, lost - (total - whole)

@@ -1,7 +1,6 @@
 """`count` and `to_histogram`: TensorFlow's buckets within ``jit``, on whatever device computes.
 
-The slots of `fasthist.kernels.slots` are found by the same bit table as on a CPU, from integers alone, so that a device which
-takes subnormals for zero gives the same counts.
+Slots are found from the bits of the numbers, so that a device which takes subnormals for zero gives the same counts.
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.buckets import tensorflow_buckets
-from fasthist.dtypes import FORMATS
-from fasthist.errors import ArgumentError
+from fasthist.dtypes import CAST_FORMATS, FORMATS, cast_limits
+from fasthist.errors import ArgumentError, ArrayError
 from fasthist.hist import Histogram
 from fasthist.kernels.answers import histogram_of, in_limits
 from fasthist.kernels.looks import Look, classified
@@ -31,25 +30,24 @@ jnp = require("jax.numpy", "jax")
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["slots", "low", "high", "sums", "exponent"],
-    meta_fields=["name", "signed"],
+    meta_fields=["dtype"],
 )
 @dataclass(frozen=True)
 class Counts:
-    """What `count` finds: a pytree of small arrays, that `to_histogram` makes a `Histogram` of.
+    """What `count` finds: a pytree of small arrays, of which `to_histogram` makes a `Histogram`.
 
     Attributes
     ----------
     slots : uint32[n]
-        Elements in each of the slots of `fasthist.kernels.slots`: float32's, or those of float64.
+        How many elements lie between two numbers at which an answer changes: 8 kB.
     low, high : int
-        Keys of the extremes, in the order of the values; `low` is the larger one if no value is finite.
-    sums : float[2, 2]
-        Sum and sum of squares of the values times ``2**-exponent``, each as a number and what it lacks.
+        Extremes of the finite values: integers themselves, floats as keys of the same order. `low` is the larger one if
+        there is no finite value.
+    sums : float[4]
+        Sum of the values times ``2**-exponent`` and what it lacks, sum of their squares and what it lacks.
     exponent : int32
-    name : str
-        The format whose slots they are; of integers, "" before it.
-    signed : bool
-        Whether `low` and `high` are the values themselves.
+    dtype : str
+        "float32" or "float64", whose slots they are, or that of integers of 32 and 64 bits.
     """
 
     slots: Any
@@ -57,200 +55,218 @@ class Counts:
     high: Any
     sums: Any
     exponent: Any
-    name: str
-    signed: bool
+    dtype: str
 
 
-def count(x: Any, axis_name: Any = None) -> Counts:
-    """Count every element of an array in TensorFlow's buckets, within ``jit`` or outside.
+def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
+    """Count every element of an array in TensorFlow's buckets, within ``jit``.
 
     Parameters
     ----------
     x : array[...]
-        Of any real dtype. Gradients do not flow through.
+        Of a real dtype that `fasthist.histogram` takes, as JAX holds it: without x64, what was float64 is float32.
     axis_name : str or tuple of str, optional
-        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: the counts are of all shards, on each of them. Each
-        element is counted once only if `x` is not replicated over these axes.
+        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no axis
+        over which `x` is replicated, or its elements are counted once for each replica.
 
     Returns
     -------
     Counts
-        Some 15 kB (float32), which take no part in what is computed.
+        Gradients do not flow through. After ``jax.vmap(count)(stacked)``, or of a ``lax.scan``, take them apart with
+        ``jax.tree.map(lambda part: part[i], found)``.
 
     Raises
     ------
+    ArrayError
+        JAX has the dtype, `fasthist.histogram` does not.
     ArgumentError
-        There are 2**32 elements or more, which the counters cannot hold.
+        There are 2**32 elements or more, beyond the counters of 32 bits.
 
     Notes
     -----
-    Counts, extremes and special values are those of `fasthist.histogram`, bit for bit. It takes one pass of a gather and a
-    scatter-add, and a pairwise summation. Sums are float32, or float64 where JAX has it, of values scaled by a power of
-    two, with the errors of all additions added up too (the two-sum of Knuth, TAOCP 2, 4.2.2): squares neither
-    overflow nor vanish. A float32's square is rounded, so `sum_squares` has a relative error of 2**-24 at most, plus that of
-    subnormals, which some devices take for zero.
+    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly: they come
+    from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a table, an addition
+    to a counter and some additions to sums. A CPU adds to counters one after the other, which takes tens of nanoseconds;
+    and each array takes tenths of a second more to compile. An array that is sharded by ``jit`` alone is counted once too;
+    where a mesh has explicit axes, use ``shard_map``, or ``jax.sharding.auto_axes(count, out_sharding=P())``.
+
+    Sums are pairs of float32, or float64 with x64, of which the second holds what the first lacks (Dekker 1971, "A
+    floating-point technique for extending the available precision"): for n float32 the error is at most ``n * 2**-45`` of
+    the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this, `axis_name` adds
+    ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes subnormal numbers for
+    zero what these add up to.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
     >>> from fasthist.adapters.jax import count, to_histogram
     >>> found = jax.jit(count)(jnp.array([0.5, 1.5, jnp.nan]))
-    >>> to_histogram(found).num
-    2
+    >>> to_histogram(found)
+    Histogram(num=2, min=0.5, max=1.5, mean=1, std=0.5, nan_count=1, buckets='tensorflow'[1550])
     """
-    x = jax.lax.stop_gradient(jnp.asarray(x)).ravel()
-    axis = () if axis_name is None else axis_name
-    total = x.size if axis_name is None else x.size * jax.lax.axis_size(axis)
-    if total >= 1 << 32:
-        msg = f"{total} elements do not fit the counters of 32 bits. Accepted: fewer than 2**32. Hint: count slices."
+    x = jax.lax.stop_gradient(jnp.asarray(x))
+    size = x.size if axis_name is None else x.size * jax.lax.axis_size(axis_name)
+    if size >= 1 << 32:
+        msg = f"{size} elements are too many for counters of 32 bits. Accepted: fewer than 2**32. Hint: count parts."
         raise ArgumentError(msg)
     if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize >= 4:
-        name, signed, slot, values, low, high = _look_at_integers(x)
+        dtype, keys, finite, values = str(x.dtype), x, True, x.astype(float)
+        cuts = _cuts(dtype)
+        n, slot = cuts.size, jnp.searchsorted(jnp.asarray(cuts), x, side="right") - 1
     else:
-        name, signed, slot, values, low, high = _look_at_floats(x)
-    n = slots_of(name).values.size
+        dtype, keys, finite, values, slot = _look_at_floats(x)
+        n = slots_of(dtype).values.size
     slots = jnp.zeros(n, jnp.uint32).at[slot].add(jnp.uint32(1))
-    biggest = jnp.max(jnp.abs(values), initial=0)
+    least, most = (keys.dtype.type(getattr(jnp.iinfo(keys.dtype), end)) for end in ("min", "max"))
+    low = jnp.min(jnp.where(finite, keys, most), initial=most)
+    high = jnp.max(jnp.where(finite, keys, least), initial=least)
     if axis_name is not None:
-        slots = jax.lax.psum(slots, axis)
-        low, high = jax.lax.pmin(low, axis), jax.lax.pmax(high, axis)
-        biggest = jax.lax.pmax(biggest, axis)
-    sums, exponent = _sums(values, biggest)
+        slots = jax.lax.psum(slots, axis_name)
+        low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
+    exponent = _exponent(low, high, dtype) if dtype in ("float32", "float64") else jnp.int32(0)
+    sums = _sums(values, exponent)
     if axis_name is not None:
-        sums = jax.lax.psum(sums, axis)
-    return Counts(slots, low, high, sums, exponent, name, signed)
+        sums = jax.lax.psum(sums, axis_name)
+    return Counts(slots, low, high, sums, exponent, dtype)
 
 
 def to_histogram(found: Counts) -> Histogram:
-    """Make a `Histogram` over TensorFlow's buckets, which adds up with those that `fasthist.histogram` counts.
+    """Make a `Histogram`, which adds up with those that `fasthist.histogram` counts.
 
     Parameters
     ----------
     found : Counts
-        From `count`. What the device holds is copied, and waited for.
+        From `count`, of one array. It is waited for, and copied to the host.
+
+    Returns
+    -------
+    Histogram
+        Over ``tensorflow_buckets()``. Its sums are less exact than others': see `count`.
+
+    Examples
+    --------
+    >>> import fasthist, jax, jax.numpy as jnp
+    >>> from fasthist.adapters.jax import count, to_histogram
+    >>> to_histogram(jax.jit(count)(jnp.ones(3))).num
+    3
     """
-    row = classified(np.asarray(found.slots).astype(np.uint64), FORMATS[found.name])
     low, high = int(found.low), int(found.high)
-    if low > high:
-        ends = math.inf, -math.inf
-    elif found.signed:
-        ends = as_float(low, down=True), as_float(high, down=True)
+    slots = np.asarray(found.slots).astype(np.uint64)
+    if found.dtype in ("float32", "float64"):
+        row = classified(slots, FORMATS[found.dtype])
+        ends = _number(low, found.dtype), _number(high, found.dtype)
     else:
-        ends = _number(low, found.name), _number(high, found.name)
+        of_float64 = np.zeros(slots_of("float64").values.size, dtype=np.uint64)
+        np.add.at(of_float64, _slots_of_cuts(found.dtype), slots)
+        row = classified(of_float64, FORMATS["float64"])
+        ends = as_float(low, down=True), as_float(high, down=True)
     exponent = int(found.exponent)
-    total, squares = np.asarray(found.sums, np.float64).sum(axis=1)
-    with np.errstate(over="ignore"):  # a sum of squares beyond float64 is infinite
-        look = Look(
-            row,
-            *ends,
-            float(np.ldexp(total, exponent)),
-            float(np.ldexp(squares, 2 * exponent)),
-        )
+    sums = np.asarray(found.sums, dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        total = float(np.ldexp(sums[0] + sums[1], exponent))
+        squares = float(np.ldexp(sums[2] + sums[3], 2 * exponent))
+    look = Look(row, *ends, total, squares)
     return histogram_of(look, tensorflow_buckets(), in_limits(look), None)
 
 
-def _look_at_floats(x: Any) -> tuple[str, bool, Any, Any, Any, Any]:
-    """Find slots, finite values and extremes from the patterns alone: a device may take subnormals for zero."""
-    u, name = _patterns(x)
-    row = FORMATS[name]
-    dtype = u.dtype.type
-    shift, sign = dtype(low_bits(row)), dtype(1 << (row.bits - 1))
-    table = jnp.asarray(slots_of(name).table)
-    slot = (table[(u >> shift).astype(jnp.int32)] + u) >> shift
-    finite = (u & ~sign) < dtype(((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa)
-    # In the order of integers as in that of the numbers: the bits below the sign are turned for negative ones.
-    key = jax.lax.bitcast_convert_type(jnp.where(u & sign, u ^ ~sign, u), f"int{row.bits}")
-    limits = jnp.iinfo(key.dtype)
-    low = jnp.min(jnp.where(finite, key, limits.max), initial=limits.max)
-    high = jnp.max(jnp.where(finite, key, limits.min), initial=limits.min)
-    values = jax.lax.bitcast_convert_type(jnp.where(finite, u, dtype(0)), f"float{row.bits}")
-    return name, False, slot.astype(jnp.int32), values, low, high
+# -- what is read in the bits -----------------------------------------------------------------------------
 
 
-def _patterns(x: Any) -> tuple[Any, str]:
-    """Give the patterns of numbers as float32 or float64, which hold each exactly."""
+def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
+    """Give the format that holds the values, and of each its key, whether it is finite, it or 0, and its slot."""
+    dtype, u = _patterns(x)
+    row = FORMATS[dtype]
+    of_its_width = u.dtype.type
+    shift, sign = of_its_width(low_bits(row)), of_its_width(1 << (row.bits - 1))
+    slot = (jnp.asarray(slots_of(dtype).table)[u >> shift] + u) >> shift
+    infinity = of_its_width(((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa)
+    finite = (u & ~sign) < infinity
+    # Of a negative number all bits but the sign are turned: then integers have the order of the numbers.
+    key = jax.lax.bitcast_convert_type(jnp.where(u >= sign, u ^ ~sign, u), f"int{row.bits}")
+    values = jax.lax.bitcast_convert_type(jnp.where(finite, u, of_its_width(0)), dtype)
+    return dtype, key, finite, values, slot
+
+
+def _patterns(x: Any) -> tuple[str, Any]:
+    """Give the patterns of the numbers as float32 or float64, which hold each exactly."""
     name = str(x.dtype)
-    if name in ("float32", "float64"):
-        return jax.lax.bitcast_convert_type(x, f"uint{FORMATS[name].bits}"), name
-    if name == "bfloat16":
-        return jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32) << 16, "float32"
-    if name in FORMATS and name.startswith("float"):
-        codes = jax.lax.bitcast_convert_type(x, f"uint{FORMATS[name].bits}")
-        table = slots_of(name).values.astype(np.float32).view(np.uint32)
-        return jnp.asarray(table)[codes.astype(jnp.int32)], "float32"
-    if name in FORMATS:  # bool, and integers of 8 and 16 bits
-        return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32), "float32"
-    msg = f"an array of {name} cannot be counted. Accepted: {', '.join(FORMATS)}."
-    raise ArgumentError(msg)
+    if name not in FORMATS:
+        msg = f"an array of {name} cannot be counted. Accepted: {', '.join(FORMATS)}."
+        raise ArrayError(msg)
+    if name == "float64":
+        return name, jax.lax.bitcast_convert_type(x, jnp.uint64)
+    if name == "bfloat16":  # some of which are subnormal as float32
+        u = jax.lax.bitcast_convert_type(x, jnp.uint16)
+        return "float32", u.astype(jnp.uint32) << jnp.uint32(16)
+    return "float32", jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
 
 
-def _look_at_integers(x: Any) -> tuple[str, bool, Any, Any, Any, Any]:
-    """Find the slots of float64 by a search among integers, since JAX may have no float64."""
-    limits = jnp.iinfo(x.dtype)
-    cuts, slots = _integer_cuts(str(x.dtype))
-    slot = jnp.asarray(slots)[jnp.searchsorted(jnp.asarray(cuts), x, side="right") - 1]
-    low = jnp.min(x, initial=x.dtype.type(limits.max))
-    high = jnp.max(x, initial=x.dtype.type(limits.min))
-    return "float64", True, slot, x.astype(_widest()), low, high
+def _number(key: int, dtype: str) -> float:
+    bits = FORMATS[dtype].bits
+    u = key if key >= 0 else key ^ ((1 << (bits - 1)) - 1)
+    return float(np.array(u, f"int{bits}").view(dtype))
 
 
 @functools.cache
-def _integer_cuts(dtype: str) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Give the integers at which a new slot of float64 begins, in order, and the slot."""
+def _cuts(dtype: str) -> NDArray[np.integer]:
+    """Give the smallest integer, and each at which an answer changes, in order."""
     limits = np.iinfo(dtype)
-    slots = slots_of("float64")
-    starts = slots.values[np.isfinite(slots.values)]
-    positive = [math.ceil(start) for start in starts[starts > 0].tolist()]
-    # Below zero a slot of larger magnitudes begins with the first integer beyond one of TensorFlow's limits, which doubles of
-    # 2**53 and more may not hold, or at a power of two.
-    edges = set(tensorflow_buckets().edges.tolist())
-    before = {start: math.nextafter(start, 0) for start in (-starts[starts < 0]).tolist()}
-    first = [int(b) + 1 if b in edges else math.ceil(start) for start, b in before.items()]
-    cuts = {limits.min, 0, 1, *positive, *(1 - one for one in first)}
-    inside = sorted(cut for cut in cuts if limits.min <= cut <= limits.max)
-    row = FORMATS["float64"]
-    doubles = np.array([math.copysign(as_float(abs(cut), down=True), cut) for cut in inside])
-    u = doubles.view(np.uint64)
-    shift = np.uint64(low_bits(row))
-    assert slots.table is not None
-    found = (slots.table[u >> shift] + u) >> shift
-    return np.array(inside, dtype=dtype), found.astype(np.int32)
+    # Buckets hold their left edge on both sides of 0; the others go by the magnitude.
+    edges = [math.ceil(edge) for edge in tensorflow_buckets().edges.tolist()]
+    lost = [math.ceil(cast_limits(name).lost_from) for name in CAST_FORMATS]
+    magnitudes = [*lost, *(1 << k for k in range(64))]
+    cuts = {limits.min, *edges, *magnitudes, *(1 - magnitude for magnitude in magnitudes)}
+    return np.array(sorted(cut for cut in cuts if limits.min <= cut <= limits.max), dtype=dtype)
 
 
-def _number(key: int, name: str) -> float:
-    """Give the number of a key."""
-    bits = FORMATS[name].bits
-    u = key if key >= 0 else key ^ ((1 << (bits - 1)) - 1)
-    return float(np.array(u, f"int{bits}").view(f"float{bits}"))
+@functools.cache
+def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
+    """Give the slots of float64 in which the integers from each cut to the next belong."""
+    cuts = _cuts(dtype).tolist()
+    # Rounded up, since the integers are those above a cut; no answer changes between neighbouring doubles.
+    u = np.array([-as_float(-cut, down=True) for cut in cuts]).view(np.uint64)
+    shift = np.uint64(low_bits(FORMATS["float64"]))
+    table = cast("NDArray[np.uint64]", slots_of("float64").table)
+    found: NDArray[np.uint64] = (table[u >> shift] + u) >> shift
+    return found
 
 
-def _widest() -> Any:
-    return jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+# -- sums -------------------------------------------------------------------------------------------------
 
 
-def _sums(values: Any, biggest: Any) -> tuple[Any, Any]:
-    """Add up values and their squares, scaled by the power of two that brings the biggest one to between 1 and 2."""
-    bits = values.dtype.itemsize * 8
-    row = FORMATS[f"float{bits}"]
-    bias = (1 << (bits - 2 - row.mantissa)) - 1
-    u = jax.lax.bitcast_convert_type(biggest.astype(values.dtype), f"int{bits}")
-    # At most one less than the largest exponent: the scale of that one would be subnormal.
-    exponent = jnp.minimum((u >> row.mantissa) - bias, bias - 1)
-    scale = jax.lax.bitcast_convert_type((bias - exponent) << row.mantissa, values.dtype)
-    scaled = values * scale
-    sums = jnp.stack([_add_up(scaled), _add_up(scaled * scaled)])
-    return sums, exponent.astype(jnp.int32)
+def _exponent(low: Any, high: Any, dtype: str) -> Any:
+    """Give the exponent of the largest magnitude, at most that of which the reciprocal is not subnormal."""
+    row = FORMATS[dtype]
+    bias = (1 << (row.bits - 2 - row.mantissa)) - 1
+    largest = jnp.maximum(jnp.maximum(high, ~low), 0)  # the key of -x is ~x
+    return jnp.minimum((largest >> row.mantissa) - bias, bias - 1).astype(jnp.int32)
 
 
-def _add_up(values: Any) -> Any:
-    """Add in pairs, and give the sum and the sum of the errors of all additions."""
-    errors = jnp.zeros_like(values)
-    while values.size > 1:
-        odd = values.size % 2
-        values, errors = (jnp.pad(one, (0, odd)) for one in (values, errors))
-        half = values.size // 2
-        a, b = values[:half], values[half:]
-        values = a + b
-        other = values - a
-        errors = errors[:half] + errors[half:] + ((a - (values - other)) + (b - other))
-    return jnp.stack([values.sum(), errors.sum()])
+def _sums(values: Any, exponent: Any) -> Any:
+    """Add up values times ``2**-exponent``, and their squares, so that these neither overflow nor vanish."""
+    row = FORMATS[str(values.dtype)]
+    bias = (1 << (row.bits - 2 - row.mantissa)) - 1
+    scale = (bias - exponent).astype(f"int{row.bits}") << row.mantissa
+    x = values * jax.lax.bitcast_convert_type(scale, values.dtype)
+    # A number of half the digits has an exact square; what is left of x**2 is small (Dekker 1971).
+    u = jax.lax.bitcast_convert_type(x, f"int{row.bits}")
+    mask = -1 << ((row.mantissa + 1) // 2)
+    upper = jax.lax.bitcast_convert_type(u & mask, values.dtype)
+    rest = (x - upper) * (x + upper)
+    zero = values.dtype.type(0)
+    terms = (x, jnp.zeros_like(x), upper * upper, rest)
+    return jnp.stack(jax.lax.reduce(terms, (zero,) * 4, _add, range(x.ndim)))
+
+
+def _add(one: Any, other: Any) -> tuple[Any, Any, Any, Any]:
+    return *_add_pairs(one[:2], other[:2]), *_add_pairs(one[2:], other[2:])
+
+
+def _add_pairs(one: Any, other: Any) -> tuple[Any, Any]:
+    """Add two numbers of double length: what is lost stays below the last digit of the sum (Dekker 1971, add2)."""
+    (a, lost_of_a), (b, lost_of_b) = one, other
+    whole = a + b
+    of_b = whole - a
+    lost = ((a - (whole - of_b)) + (b - of_b)) + (lost_of_a + lost_of_b)
+    total = whole + lost
+    return total, lost - (total - whole)
