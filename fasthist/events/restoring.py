@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,21 +90,62 @@ def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None
         limits that increase.
     """
     made: list[Histogram | None] = [None] * len(found)
+    joined = join(found)
+    rows = zip(
+        joined.places.tolist(), joined.starts.tolist(), joined.stops.tolist(),
+        joined.nums.tolist(), joined.ends.tolist(), strict=True,
+    )  # fmt: skip
+    with np.errstate(invalid="ignore"):  # others may be among them
+        whole = joined.counts.astype(np.uint64)
+    for i, start, stop, num, outer in rows:
+        # Copies, or else a histogram that is kept would keep all of them.
+        edges, counts = joined.limits[start:stop].copy(), whole[start + 1 : stop].copy()
+        made[i] = _with_moments(found[i].numbers, edges, counts, int(num), outer, specials[i])
+    return made
+
+
+class Joined(NamedTuple):
+    """Histograms of the older form behind each other, n of them in m limits.
+
+    Attributes
+    ----------
+    limits, counts : float64[m]
+        Of a histogram its edges, and its counts behind a first one, which is 0.
+    places : int64[n]
+        Which of those that were joined they are.
+    starts, stops : int64[n]
+        Where they begin and end.
+    nums : float64[n]
+        Sums of their counts.
+    ends : float64[n, 4]
+        The first two and last two edges.
+    """
+
+    limits: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    places: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    nums: NDArray[np.float64]
+    ends: NDArray[np.float64]
+
+
+def join(found: Sequence[Any]) -> Joined:
+    """Join those histograms that need no second look; arguments and which those are as in `regular`."""
     likely = [
         i
         for i, one in enumerate(found)
         if isinstance(one, Moments) and len(one.limits) == len(one.counts) > 2 * 8
     ]
     if not likely:
-        return made
+        return _NOTHING
     limits = _doubles(b"".join([found[i].limits for i in likely]))
     counts = _doubles(b"".join([found[i].counts for i in likely]))
     stops = np.cumsum([len(found[i].limits) // 8 for i in likely])
     starts = np.concatenate((_AT_0, stops[:-1]))
     # What is not whole, negative, NaN or infinite does not come back from an integer as it went in.
     with np.errstate(invalid="ignore", over="ignore"):
-        whole = counts.astype(np.uint64)
-        right = whole.astype(np.float64) == counts
+        right = counts.astype(np.uint64).astype(np.float64) == counts
         nums = np.add.reduceat(counts, starts)
     right[1:] &= limits[1:] > limits[:-1]
     right[starts] = counts[starts] == 0
@@ -112,16 +153,11 @@ def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None
     right &= (counts[starts + 1] > 0) & (counts[stops - 1] > 0) & (nums < _WHOLE)
     ends = limits[np.stack((starts, starts + 1, stops - 2, stops - 1), axis=1)]
     right &= (ends[:, 0] > -math.inf) & (ends[:, 3] < math.inf)
-    rows = zip(
-        likely, right.tolist(), starts.tolist(), stops.tolist(), nums.tolist(), ends.tolist(),
-        strict=True,
-    )  # fmt: skip
-    for i, good, start, stop, num, outer in rows:
-        if good:
-            # Copies, or else a histogram that is kept would keep all of them.
-            edges, own = limits[start:stop].copy(), whole[start + 1 : stop].copy()
-            made[i] = _with_moments(found[i].numbers, edges, own, int(num), outer, specials[i])
-    return made
+    places = np.array(likely)
+    return Joined(limits, counts, *(of[right] for of in (places, starts, stops, nums, ends)))
+
+
+_NOTHING = Joined(*(np.empty(0),) * 2, *(np.empty(0, np.int64),) * 3, np.empty(0), np.empty((0, 4)))
 
 
 def _doubles(data: bytes) -> NDArray[np.float64]:

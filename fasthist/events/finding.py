@@ -1,0 +1,330 @@
+"""What there is to read: runs below a directory, event files in a run, and the histograms in a file (`RunFiles`).
+
+Guarantees:
+
+- What is given was in the file as it is: the checksums of every record are looked at.
+- A record that is not all there yet is the end for now; asking again goes on with it.
+- What is held is one block of a file, or one record where that is larger, the histograms in it, and a few names.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fasthist.errors import EventFileError, MessageError
+from fasthist.events import fields
+from fasthist.events.messages import WRITER
+from fasthist.events.parsing import (
+    HISTOGRAMS,
+    Moments,
+    Place,
+    Value,
+    read_event,
+    read_moments,
+    read_rows,
+    read_text,
+    read_value,
+    read_writer,
+)
+from fasthist.events.recordfile import RecordFile
+from fasthist.events.restoring import (
+    NONE,
+    UNTOLD,
+    Specials,
+    empty,
+    from_moments,
+    from_rows,
+    regular,
+)
+from fasthist.events.wire import DELIMITED, VARINT, split
+from fasthist.hist import Histogram
+
+Form = Moments | NDArray[Any] | None
+"""The numbers of a histogram as they stand in the file: the older form, rows, or None for one of no finite value."""
+
+_SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
+_ZEROS = b"/zero_fraction"
+
+_SESSION = fields.EVENT_SESSION_LOG << 3 | DELIMITED
+_STATUS = fields.SESSION_STATUS << 3 | VARINT
+
+# A float32 holds whole numbers below this one exactly.
+_EXACT = 2.0**24
+
+# Bytes of events that are restored together: some 70 histograms, which numpy takes a third of the time for.
+_BATCH = 1 << 18
+
+
+class Found(NamedTuple):
+    """A histogram that is not restored yet.
+
+    Attributes
+    ----------
+    tag : str
+    place : (int, int)
+        Where its form begins and ends in the event.
+    form : Form
+    specials : (int or None, int or None, int or None)
+    zero_fraction : float
+        NaN where nothing tells.
+    """
+
+    tag: str
+    place: Place
+    form: Form
+    specials: Specials
+    zero_fraction: float
+
+
+class FoundEvent(NamedTuple):
+    """An event with histograms, or one that tells that the run began anew.
+
+    Attributes
+    ----------
+    step : int
+    wall_time : float
+        Seconds since 1970, UTC.
+    offset : int
+        Where its record begins in the file.
+    restarts : bool
+        What the run has written at `step` and later is void.
+    histograms : list of Found
+    """
+
+    step: int
+    wall_time: float
+    offset: int
+    restarts: bool
+    histograms: list[Found]
+
+
+class RunFiles:
+    """The files of a run: how far each has been read, and what only their first events tell.
+
+    Parameters
+    ----------
+    skip_corrupt : bool
+        Pass over damaged records, and count them, instead of raising.
+
+    Attributes
+    ----------
+    files : dict of str to RecordFile
+        By path, in the order in which they were first read.
+    """
+
+    def __init__(self, *, skip_corrupt: bool = False) -> None:
+        self.skip_corrupt = skip_corrupt
+        self.files: dict[str, RecordFile] = {}
+        self._ours: set[str] = set()  # whose scalars tell of NaN, infinities and zeros
+        self._row_tags: set[bytes] = set()  # whose tensors are rows of histograms
+        self._has_begun = False  # the first session's start restarts nothing
+
+    @property
+    def corrupt_count(self) -> int:
+        """Damaged records passed over so far."""
+        return sum(file.corrupt_count for file in self.files.values())
+
+    def read(self, path: str) -> Iterator[tuple[FoundEvent, list[Histogram]]]:
+        """Give what is new in a file: all histograms of an event, or nothing of it.
+
+        Parameters
+        ----------
+        path : str
+            Nothing is given if it is not there (any more).
+
+        Yields
+        ------
+        event : FoundEvent
+        histograms : list of Histogram
+            Of ``event.histograms``, restored.
+
+        Raises
+        ------
+        EventFileError
+            A record is damaged. What lies before it has been given; the next call raises it again.
+        OSError
+            The file cannot be read.
+        """
+        file = self.files.get(path)
+        if file is None:
+            file = self.files[path] = RecordFile(path, skip_corrupt=self.skip_corrupt)
+        pending: list[FoundEvent] = []
+        held = 0
+        records = iter(file)
+        while True:
+            try:
+                payload, offset = next(records)
+            except (StopIteration, FileNotFoundError):
+                break
+            except (EventFileError, OSError):
+                yield from _restored(file, pending)
+                raise
+            try:
+                found = self._find(payload, path, offset)
+            except MessageError as error:
+                yield from _restored(file, pending)
+                pending, held = [], 0
+                _corrupt(file, offset, error)
+                continue
+            if found is not None:
+                pending.append(found)
+                held += len(payload)
+                if held >= _BATCH:
+                    yield from _restored(file, pending)
+                    pending, held = [], 0
+        yield from _restored(file, pending)
+
+    def _find(self, payload: bytes, path: str, offset: int) -> FoundEvent | None:
+        """Find the histograms in an event, or raise MessageError."""
+        event = read_event(payload)
+        step, wall_time = event.step, event.wall_time
+        if (
+            offset == 0
+            and event.source is not None
+            and read_writer(payload, event.source) == WRITER
+        ):
+            self._ours.add(path)
+        if not event.values:
+            if _starts(payload):
+                if self._has_begun:
+                    return FoundEvent(step, wall_time, offset, True, [])
+                self._has_begun = True
+            return None
+        is_ours = path in self._ours
+        found: list[Value] = []
+        told: dict[bytes, list[float]] = {}
+        zeros: dict[bytes, float] = {}
+        for place in event.values:
+            value = read_value(payload, place)
+            tag = value.tag
+            if value.histo is not None:
+                found.append(value)
+            elif value.tensor is not None:
+                if value.plugin == HISTOGRAMS:
+                    self._row_tags.add(tag)
+                if value.plugin == HISTOGRAMS or (not value.plugin and tag in self._row_tags):
+                    found.append(value)
+            elif value.simple is not None and is_ours:
+                if tag.endswith(_SPECIALS):
+                    base, name = tag.rsplit(b"/", 1)
+                    told.setdefault(base, [0.0] * 3)[_SPECIALS.index(b"/" + name)] = value.simple
+                elif tag.endswith(_ZEROS):
+                    zeros[tag.removesuffix(_ZEROS)] = value.simple
+        silent = NONE if is_ours else UNTOLD
+        made: list[Found] = []
+        for value in found:
+            counts = told.pop(value.tag, None)
+            specials = silent if counts is None else _specials(counts)
+            form: Form
+            if value.histo is not None:
+                place = value.histo
+                form = read_moments(payload, place)
+            else:
+                assert value.tensor is not None
+                place = value.tensor
+                form = read_rows(payload, place)
+            share = zeros.get(value.tag, math.nan) if zeros else math.nan
+            made.append(Found(read_text(value.tag), place, form, specials, share))
+        for tag, counts in told.items():
+            if all(_is_count(count) for count in counts):
+                made.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
+        return FoundEvent(step, wall_time, offset, False, made) if made else None
+
+
+def _specials(counts: list[float]) -> Specials:
+    first, second, third = (int(one) if _is_count(one) and one < _EXACT else None for one in counts)
+    return first, second, third
+
+
+def _is_count(value: float) -> bool:
+    return value >= _EXACT or (value >= 0 and value.is_integer())
+
+
+def _starts(payload: bytes) -> bool:
+    """Say whether an event tells that a session starts."""
+    return any(
+        key == _SESSION
+        and any(
+            inner == _STATUS and status == fields.SESSION_START
+            for inner, status, _ in split(payload, at, stop)
+        )
+        for key, at, stop in split(payload, 0, len(payload))
+    )
+
+
+def _restored(
+    file: RecordFile, pending: list[FoundEvent]
+) -> Iterator[tuple[FoundEvent, list[Histogram]]]:
+    found = [one for event in pending for one in event.histograms]
+    quick = iter(regular([one.form for one in found], [one.specials for one in found]))
+    for event in pending:
+        made = [next(quick) for _ in event.histograms]
+        try:
+            whole = [
+                done or _restore(one.form, one.specials)
+                for one, done in zip(event.histograms, made, strict=True)
+            ]
+        except MessageError as error:
+            _corrupt(file, event.offset, error)
+        else:
+            yield event, whole
+
+
+def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
+    """Restore histograms from their forms.
+
+    Raises
+    ------
+    MessageError
+        One contradicts itself.
+    """
+    return [
+        done or _restore(form, counts)
+        for done, form, counts in zip(regular(forms, specials), forms, specials, strict=True)
+    ]
+
+
+def _restore(form: Form, specials: Specials) -> Histogram:
+    if form is None:
+        return empty(specials, 0.0, 0.0)
+    if isinstance(form, Moments):
+        return from_moments(form, specials)
+    return from_rows(form, specials)
+
+
+def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
+    after, file.offset = file.offset, offset
+    file.corrupt(str(error))
+    file.offset = after
+
+
+def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
+    """Give the names of runs below a directory and the paths of their files, in order; or the one file."""
+    if not Path(log_dir).is_dir():
+        return [(".", [log_dir])]
+    found = []
+    seen: set[tuple[int, int]] = set()
+    # Runs are often links to directories elsewhere; one that leads back up must not be followed for ever.
+    for directory, inner, names in os.walk(log_dir, followlinks=True):
+        status = Path(directory).stat()
+        place = (status.st_dev, status.st_ino)
+        if place in seen:
+            inner.clear()
+            continue
+        seen.add(place)
+        inner.sort()
+        paths = event_files(directory, names)
+        if paths:
+            found.append((Path(directory).relative_to(log_dir).as_posix(), paths))
+    return sorted(found)
+
+
+def event_files(directory: str, names: Iterable[str]) -> list[str]:
+    """Give the paths of the event files among these names, in the order in which they were begun."""
+    return [str(Path(directory, name)) for name in sorted(names) if "tfevents" in name]

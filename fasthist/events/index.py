@@ -1,0 +1,222 @@
+"""`RunIndex`: where the histograms of a run lie in its files, and the numbers beside them, in a hundred bytes for each.
+
+What is read is checked as `fasthist.events.finding` checks it, and then let go; `restore` reads one again. A run that
+began anew at a step, and told so, has nothing from its first life at that step or later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.errors import EventFileError
+from fasthist.events.finding import Form, FoundEvent, RunFiles, restore
+from fasthist.events.parsing import Moments, read_moments, read_rows
+from fasthist.events.record import HEADER
+from fasthist.events.restoring import Specials
+from fasthist.hist import Histogram
+
+_NUMBERS = (
+    "num", "min", "max", "sum", "sum_squares", "zero_count", "nan_count", "posinf_count", "neginf_count",
+)  # fmt: skip
+
+ENTRY = np.dtype(
+    [("step", "i8"), ("wall_time", "f8"), ("file", "i4"), ("form", "i4"), ("offset", "i8"), ("size", "i8")]
+    + [(name, "f8") for name in _NUMBERS]
+)  # fmt: skip
+"""A histogram: where it stood, where its form lies (which of the run's files, which form, first byte, bytes), and
+its numbers, NaN for one that the file does not tell."""
+
+_PLACE = ("file", "form", "offset", "size")
+_SPECIALS = ("nan_count", "posinf_count", "neginf_count")
+_pack = struct.Struct("=qdiiqq9d").pack
+
+# Forms: of no finite value, which has no bytes; the older one; rows.
+_EMPTY, _MOMENTS, _ROWS = range(3)
+
+# Bytes after which it is told how many were read: a bar takes 10 us to move.
+_TELLING = 1 << 18
+
+
+class RunIndex:
+    """What is known of the files of a run.
+
+    Parameters
+    ----------
+    skip_corrupt : bool
+        Pass over damaged records, and count them, instead of raising.
+
+    Attributes
+    ----------
+    tables : dict of str to ENTRY[n]
+        For each tag, in the order in which they were first met: sorted by step, one for each. Of several with the same
+        step it is the one that was read last.
+    """
+
+    def __init__(self, *, skip_corrupt: bool = False) -> None:
+        self.tables: dict[str, NDArray[Any]] = {}
+        self._run = RunFiles(skip_corrupt=skip_corrupt)
+        self._numbers: dict[str, int] = {}  # of the files in the tables, by path
+        self._news: dict[str, bytearray] = {}
+
+    @property
+    def corrupt_count(self) -> int:
+        """Damaged records passed over so far."""
+        return self._run.corrupt_count
+
+    def only(self, tags: Iterable[str]) -> RunIndex:
+        """Give what is known of some tags, to read their histograms: what is new in the files is not asked of it."""
+        part = RunIndex()
+        part.tables = {tag: self.tables[tag] for tag in tags}
+        part._numbers = self._numbers
+        return part
+
+    def update(self, paths: list[str], advance: Callable[[int], None] | None = None) -> bool:
+        """Read what is new in the files.
+
+        Parameters
+        ----------
+        paths : list of str
+            In the order in which they were written. One that is not there any more is passed over.
+        advance : callable, optional
+            Called with the number of bytes that were read since the last call.
+
+        Returns
+        -------
+        bool
+            Whether there was any histogram, or a restart.
+
+        Raises
+        ------
+        EventFileError
+            A record is damaged. What lies before it is kept; the next call raises it again.
+        OSError
+            A file cannot be read.
+        """
+        before = self.tables
+        try:
+            for path in paths:
+                self._read(path, advance or (lambda _: None))
+        finally:
+            self._merge()
+        return self.tables is not before
+
+    def _read(self, path: str, advance: Callable[[int], None]) -> None:
+        events = self._run.read(path)
+        told = self._run.files[path].offset if path in self._run.files else 0
+        try:
+            for event, histograms in events:
+                if event.restarts:
+                    self._restart(event.step)
+                else:
+                    self._take(path, event, histograms)
+                offset = self._run.files[path].offset
+                if offset - told >= _TELLING:
+                    advance(offset - told)
+                    told = offset
+        finally:
+            advance(self._run.files[path].offset - told)
+
+    def _take(self, path: str, event: FoundEvent, histograms: list[Histogram]) -> None:
+        number = self._numbers.setdefault(path, len(self._numbers))
+        for (tag, (begin, end), form, specials, share), histogram in zip(
+            event.histograms, histograms, strict=True
+        ):
+            kind = _EMPTY if form is None else _MOMENTS if isinstance(form, Moments) else _ROWS
+            entry = _pack(
+                event.step,
+                event.wall_time,
+                number,
+                kind,
+                event.offset + HEADER + begin,
+                end - begin,
+                histogram.num,
+                _told(histogram.min),
+                _told(histogram.max),
+                _told(histogram.sum),
+                _told(histogram.sum_squares),
+                share * histogram.num,
+                *map(_told, specials),
+            )
+            if tag in self._news:
+                self._news[tag] += entry
+            else:
+                self._news[tag] = bytearray(entry)
+
+    def _restart(self, step: int) -> None:
+        self._merge()
+        kept = {tag: table[table["step"] < step] for tag, table in self.tables.items()}
+        self.tables = {tag: table for tag, table in kept.items() if table.size}
+
+    def _merge(self) -> None:
+        """Put what is new into the tables, which are made anew."""
+        if not self._news:
+            return
+        tables = dict(self.tables)
+        for tag, news in self._news.items():
+            table = np.frombuffer(news, ENTRY)
+            if tag in tables:
+                table = np.concatenate((tables[tag], table))
+            order = table["step"].argsort(kind="stable")
+            steps = table["step"][order]
+            table = table[order[np.append(steps[1:] != steps[:-1], True)]]
+            table.setflags(write=False)
+            tables[tag] = table
+        self._news = {}
+        self.tables = tables
+
+    def restore(self, entries: NDArray[Any]) -> list[Histogram]:
+        """Read histograms again.
+
+        Parameters
+        ----------
+        entries : ENTRY[n]
+            Rows of `tables`.
+
+        Raises
+        ------
+        EventFileError, MessageError
+            The file has changed since.
+        OSError
+            It cannot be read.
+        """
+        counts = entries[list(_SPECIALS)].tolist()
+        specials: list[Specials] = [
+            (_count(nan), _count(posinf), _count(neginf)) for nan, posinf, neginf in counts
+        ]
+        return restore(self.forms(entries), specials)
+
+    def forms(self, entries: NDArray[Any]) -> list[Form]:
+        """Read the forms of histograms again; arguments and errors as in `restore`."""
+        paths = list(self._numbers)
+        found: list[Form] = []
+        with contextlib.ExitStack() as opened:
+            files: dict[int, int] = {}
+            for number, form, offset, size in entries[list(_PLACE)].tolist():
+                if form == _EMPTY:
+                    found.append(None)
+                    continue
+                if number not in files:
+                    files[number] = os.open(paths[number], os.O_RDONLY)
+                    opened.callback(os.close, files[number])
+                data = os.pread(files[number], size, offset)
+                if len(data) < size:
+                    raise EventFileError(paths[number], offset, "the file has become shorter")
+                read = read_moments if form == _MOMENTS else read_rows
+                found.append(read(data, (0, size)))
+        return found
+
+
+def _told(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _count(value: float) -> int | None:
+    return None if math.isnan(value) else int(value)
