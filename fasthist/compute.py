@@ -159,6 +159,7 @@ def warmup() -> None:
     >>> fasthist.warmup()
     """
     from fasthist.kernels.encoding import encode
+    from fasthist.kernels.transport import wasserstein, wasserstein_of_pairs
 
     every_buckets: tuple[BucketsArgument, ...] = ("auto", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
@@ -170,6 +171,9 @@ def warmup() -> None:
     rows = np.array(histogram([0.0]).outline)
     out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
     encode(rows, np.array([0, 1]), np.ones((1, 3)), 1, 2, out, ends)
+    edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
+    wasserstein(edges, counts[1:], edges, counts[1:])
+    wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)
 
 
 def parse_device(device: str | None) -> int | None:
