@@ -39,6 +39,37 @@ class Conversions:
         def outline(self) -> NDArray[np.float64] | None:
             """Rows of left edge, right edge and count."""
 
+    def plot(self, ax: Any = None, *, dark: bool = False) -> Any:
+        """Draw the density.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Default: the axes of a new figure, which is ``ax.figure``, and of no window.
+        dark : bool
+            Draw a new figure on dark ground.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        MissingPackageError
+            matplotlib is not installed: the extra fasthist[plot].
+
+        Notes
+        -----
+        The area over a row is the share of the values in it. What would be too high to be drawn, such as exact zeros, is
+        a line with a point on top, as high as its share of the whole height.
+        """
+        return require("fasthist.plots.figures").plot_histogram(self, ax, dark=dark)
+
+    def _repr_html_(self) -> str:
+        """Give a table of the numbers and a picture: what notebooks show."""
+        html: str = require("fasthist.plots.notebook").to_html(self)
+        return html
+
     def to_wandb(self) -> Any:
         """Give a ``wandb.Histogram`` of at most 512 buckets, for ``run.log({tag: histogram.to_wandb()})``.
 

@@ -1,0 +1,1 @@
+"""Pictures of histograms: matplotlib's figures, pages of plotly's, and what a notebook shows."""

@@ -1,0 +1,233 @@
+"""What is drawn of histograms, as numbers: outlines and atoms, cells of a heat map, percentiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.hist import Histogram
+from fasthist.plots.axis import Floats, ValueAxis, is_constant, pieces, within_reach
+
+SHARES = (0.0, 0.07, 0.16, 0.31, 0.5, 0.69, 0.84, 0.93, 1.0)
+"""The percentiles of TensorBoard's Distributions: of a normal, the mean and 0.5, 1 and 1.5 standard deviations."""
+
+SEEN = 0.01
+"""Share from which on an atom is drawn as more than a line."""
+
+_MOST_CELLS, _FEWEST_CELLS = 60, 8
+_WIDE = 1 / 250
+_NARROW = 1 / 1000
+_AROUND = 7  # cells
+_TOWERS = 5
+_ALIKE = 4
+
+
+@dataclass(frozen=True)
+class Density:
+    """How the values of a histogram lie along an axis.
+
+    The areas under `heights` and the `shares` of the atoms add up to 1, less `outside`.
+
+    Attributes
+    ----------
+    edges : float64[k + 1]
+        Values; empty where there are only atoms.
+    heights : float64[k]
+        Share of the values for each unit of ``axis.forward``.
+    atoms, shares : float64[m]
+        Values that so many elements have that a density would be endless, and what share of all each is.
+    outside : float
+        Share of the values that the axis does not show.
+    """
+
+    edges: Floats
+    heights: Floats
+    atoms: Floats
+    shares: Floats
+    outside: float
+
+    @property
+    def peak(self) -> float:
+        """The largest height; 0 if there is none."""
+        return float(self.heights.max(initial=0.0))
+
+
+def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
+    """Find what is drawn of a histogram that has finite values.
+
+    Parameters
+    ----------
+    histogram : Histogram
+    axis : ValueAxis
+
+    Returns
+    -------
+    Density
+
+    Notes
+    -----
+    Inside a row the values are taken to be spread evenly, as everywhere in fasthist. Where all rows are wide enough to
+    be seen (1/250 of the axis) they are drawn as they are. Else the part of the axis from the smallest to the largest
+    value is cut into equal cells, ``2 * num ** (1/3)`` of them (Rice's rule), 8 to 60, as finely as an outline tells, and
+    the area over a cell is exactly the share of what lies in it.
+
+    A row is an *atom* if it is narrower than 1/1000 of the axis, holds more than one element and 1 % of all, and more
+    than five times what an average one of the seven cells around it holds: exact zeros behind a ReLU, a saturated end, a
+    constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their shares.
+    Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
+    """
+    edges, shares = pieces(histogram)
+    places = axis.forward(edges)
+    widths = np.diff(places)
+    filled = shares > 0
+    if widths[filled].min() >= _WIDE * axis.length and not is_constant(edges):
+        outside = 1.0 - _between(edges, shares, np.array([axis.low, axis.high]))[0]
+        return Density(edges, shares / widths, np.empty(0), np.empty(0), max(0.0, float(outside)))
+
+    middles = places[:-1] / 2 + places[1:] / 2
+    reach = axis.length / _MOST_CELLS * _AROUND / 2
+    around = [axis.inverse(middles + side) for side in (-reach, reach)]
+    beside = _up_to(edges, shares, around[1]) - _up_to(edges, shares, around[0]) - shares
+    narrow = widths <= _NARROW * axis.length
+    is_atom = narrow & (shares * histogram.num > 1.5) & (shares > _TOWERS / _AROUND * beside)
+    if shares[is_atom & (shares >= SEEN)].sum() < 0.5:
+        is_atom &= shares >= SEEN  # or single values of a tail would be atoms too
+    is_atom |= filled & ((widths <= 0) | is_constant(edges))
+    at = edges[:-1] / 2 + edges[1:] / 2
+    seen = is_atom & (at >= axis.low) & (at <= axis.high)
+    rest = np.where(is_atom, 0.0, shares)
+
+    cells, heights = np.empty(0), np.empty(0)
+    (kept,) = np.nonzero(rest)
+    if kept.size:
+        low, high = max(edges[kept[0]], axis.low), min(edges[kept[-1] + 1], axis.high)
+        if low < high:
+            count = math.ceil(2 * histogram.num ** (1 / 3))
+            cells = axis.cells(min(max(count, _FEWEST_CELLS), _MOST_CELLS), low, high)
+            cells = cells[np.diff(axis.forward(cells), prepend=-np.inf) > 0]
+            heights = _between(edges, rest, cells) / np.diff(axis.forward(cells))
+    drawn = float((heights * np.diff(axis.forward(cells))).sum()) if heights.size else 0.0
+    outside = max(0.0, 1.0 - drawn - float(shares[seen].sum()))
+    atoms, which = np.unique(at[seen], return_inverse=True)
+    held = np.bincount(which, shares[seen], atoms.size).astype(np.float64)
+    return Density(cells, heights, atoms, held, outside)
+
+
+def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, Floats]:
+    """Find the colours of a heat map.
+
+    Parameters
+    ----------
+    histograms : sequence of Histogram
+    axis : ValueAxis
+
+    Returns
+    -------
+    edges : float64[k + 1]
+        Values, equally far apart on the axis; k is three times that of Rice's rule, 24 to 180.
+    density : float64[k, len(histograms)]
+        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. It is
+        the density by value even on a symmetric-logarithmic axis, so that one hump stays one.
+    """
+    most = max(h.num for h in histograms)
+    edges = axis.cells(int(np.clip(6 * most ** (1 / 3), 24, 180)))
+    density = np.full((edges.size - 1, len(histograms)), np.nan)
+    for column, histogram in enumerate(histograms):
+        if histogram.num:
+            density[:, column] = _between(*pieces(histogram), edges) / np.diff(edges)
+    density[density <= 0] = np.nan
+    return edges, density
+
+
+def colour_range(density: Floats) -> tuple[float, float]:
+    """Give the ends of a logarithmic colour scale: of the filled cells, all but the palest 2 % and brightest 0.5 %."""
+    known = density[np.isfinite(density)]
+    if not known.size:
+        return 0.1, 1.0
+    low, high = np.quantile(known, [0.02, 0.995], method="nearest").tolist()
+    low = max(low, high * 1e-6)
+    return (low, high) if low < high else (high / 10, high)
+
+
+def percentiles_of(histograms: Sequence[Histogram]) -> Floats:
+    """Give the values at `SHARES`, float64[n, 9], as `Histogram.quantile` does; NaN where there is no finite value."""
+    values = [[h.quantile(q) for q in SHARES] for h in histograms]
+    return within_reach(np.array(values, dtype=np.float64).reshape(-1, len(SHARES)))
+
+
+@dataclass(frozen=True)
+class Heights:
+    """How outlines share an axis of heights.
+
+    Attributes
+    ----------
+    top : float
+        The largest height drawn.
+    whole : float
+        Height of an atom of all values.
+    own : bool
+        Whether each outline is drawn as a share of its own peak, since one is more than four times as high as another.
+    label : str
+        What the height is.
+    """
+
+    top: float
+    whole: float
+    own: bool
+    label: str
+
+    def scaled(self, one: Density) -> Floats:
+        """Give the heights to be drawn."""
+        return one.heights / one.peak if self.own and one.peak else one.heights
+
+
+def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
+    """Choose how outlines share an axis; where there are only atoms, the height is their share."""
+    peaks = [one.peak for one in found if one.peak]
+    if not peaks:
+        return Heights(
+            max(float(one.shares.max(initial=0.0)) for one in found), 1.0, False, "share"
+        )
+    unit = "density" if axis.threshold is None else "share per decade"
+    if max(peaks) > _ALIKE * min(peaks):
+        return Heights(1.0, 1.0, True, f"{unit} / its peak")
+    return Heights(max(peaks), max(peaks), False, unit)
+
+
+def special_counts(histograms: Sequence[Histogram]) -> NDArray[np.int64]:
+    """Count NaN and infinities, int64[n]; 0 where it is not known."""
+    return np.array(
+        [(h.nan_count or 0) + (h.posinf_count or 0) + (h.neginf_count or 0) for h in histograms],
+        dtype=np.int64,
+    )
+
+
+def step_edges(steps: NDArray[np.int64]) -> Floats:
+    """Give borders between steps, half way; the outer ones as far away as the next: float64[n + 1]."""
+    at = steps.astype(np.float64)
+    if at.size == 1:
+        return np.array([at[0] - 0.5, at[0] + 0.5])
+    middles = (at[:-1] + at[1:]) / 2
+    return np.concatenate(([2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]))
+
+
+def spread_evenly(count: int, most: int) -> NDArray[np.int64]:
+    """Choose `most` of so many places, or all: the first, the last, and between them evenly."""
+    if not count:
+        return np.empty(0, dtype=np.int64)
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
+    reached = np.concatenate(([0.0], np.cumsum(shares)))
+    found: Floats = np.interp(values, edges, reached)
+    return found
+
+
+def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
+    """Give the share between each two borders."""
+    return np.diff(_up_to(edges, shares, borders))

@@ -1,0 +1,174 @@
+"""Which small pictures are drawn of runs: one for each tag and run, or for each tag one of all runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fasthist.errors import ArgumentError
+from fasthist.hist import Histogram
+from fasthist.plots.drawing import SeriesLike
+
+Kind = Literal["ridge", "overlay", "heatmap", "percentiles"]
+KINDS = ("ridge", "overlay", "heatmap", "percentiles")
+MOST_PANELS = 24
+
+Runs = Mapping[str, Mapping[str, Any]]
+"""For each run a `fasthist.history.History`, or another mapping of tags to series."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small picture.
+
+    Attributes
+    ----------
+    title : str
+        The tag.
+    note : str
+        The run, where there are several; of an overlay the step.
+    content : SeriesLike, or dict of str to Histogram
+        A dict, by run, for an overlay.
+    """
+
+    title: str
+    note: str
+    content: SeriesLike | dict[str, Histogram]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The small pictures in their order, left to right and row by row.
+
+    Attributes
+    ----------
+    kind : str
+    panels : list of Panel
+    columns : int
+        How many stand beside each other.
+    runs : list of str
+        Names in an overlay, in the order of their colours.
+    left_out : int
+        How many more there would be.
+    """
+
+    kind: str
+    panels: list[Panel]
+    columns: int
+    runs: list[str]
+    left_out: int
+
+
+def lay_out(runs: Runs, kind: str, tag: str | None = None, step: int | None = None) -> Layout:
+    """Choose the pictures.
+
+    Parameters
+    ----------
+    runs : mapping of str to History
+    kind : {"ridge", "overlay", "heatmap", "percentiles"}
+    tag : str, optional
+        Regular expression that a tag has to contain. Default: all.
+    step : int, optional
+        Of an overlay. Default: the last of each run.
+
+    Returns
+    -------
+    Layout
+        Of 24 panels at most.
+
+    Raises
+    ------
+    ArgumentError
+        An unknown kind, a step for another kind than "overlay", no regular expression, no tag, or none with that step.
+    """
+    check_kind(kind, KINDS)
+    if step is not None and kind != "overlay":
+        msg = f"step={step} has no meaning for kind {kind!r}, which shows all steps. Accepted: kind 'overlay'."
+        raise ArgumentError(msg)
+    tags = _tags(runs, tag)
+    several = len(runs) > 1
+    if kind == "overlay":
+        panels = [panel for name in tags if (panel := _overlay(runs, name, step)) is not None]
+        if not panels:
+            raise _no_step(runs, tags, step)
+        columns = _columns(len(panels))
+    else:
+        panels = [
+            Panel(name, run if several else "", history[name])
+            for name in tags
+            for run, history in runs.items()
+            if name in history
+        ]
+        columns = _columns(len(panels))
+        if several and len(runs) <= 4 and len(panels) == len(tags) * len(runs):
+            columns = len(runs) * min(len(tags), 4 // len(runs))  # all runs of a tag in one row
+    most = MOST_PANELS - MOST_PANELS % columns
+    return Layout(kind, panels[:most], columns, list(runs), max(0, len(panels) - most))
+
+
+def check_kind(kind: str, accepted: tuple[str, ...]) -> None:
+    """Raise ArgumentError if there is no such kind."""
+    if kind not in accepted:
+        msg = f"kind {kind!r} is no picture. Accepted: {', '.join(accepted)}."
+        raise ArgumentError(msg)
+
+
+def shortened(text: str, most: int = 36) -> str:
+    """Leave out the middle of what is too long for a title."""
+    if len(text) <= most:
+        return text
+    half = (most - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def _tags(runs: Runs, tag: str | None) -> list[str]:
+    every = list(dict.fromkeys(name for history in runs.values() for name in history))
+    if not every:
+        names = ", ".join(runs) or "nothing"
+        msg = f"there are no histograms in {names}. Accepted: runs with histograms. Hint: scalars are not drawn."
+        raise ArgumentError(msg)
+    try:
+        tags = [name for name in every if re.search(tag or "", name)]
+    except re.error as error:
+        msg = f"tag {tag!r} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
+        raise ArgumentError(msg) from error
+    if not tags:
+        shown = ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
+        msg = f"no tag contains {tag!r}. Accepted: a regular expression that finds one of {shown}."
+        raise ArgumentError(msg)
+    return tags
+
+
+def _columns(count: int) -> int:
+    return 2 if count == 4 else min(3, count)
+
+
+def _overlay(runs: Runs, tag: str, step: int | None) -> Panel | None:
+    found: dict[str, Histogram] = {}
+    steps = set()
+    for run, history in runs.items():
+        series = history.get(tag)
+        if series is None or not len(series):
+            continue
+        (places,) = np.nonzero(series.steps == (series.steps[-1] if step is None else step))
+        if places.size:
+            steps.add(int(series.steps[places[0]]))
+            found[run] = series[int(places[0])]
+    if not found:
+        return None
+    note = f"step {steps.pop()}" if len(steps) == 1 else "last steps"
+    return Panel(tag, note, found)
+
+
+def _no_step(runs: Runs, tags: list[str], step: int | None) -> ArgumentError:
+    steps = np.concatenate(
+        [history[name].steps for history in runs.values() for name in tags if name in history]
+    )
+    nearest = steps[np.abs(steps - (step or 0)).argmin()]
+    return ArgumentError(
+        f"no histogram has step {step}. Accepted: {steps.min()} to {steps.max()}. Hint: the nearest is {nearest}."
+    )
