@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from fasthist.compute import histogram as histogram
     from fasthist.compute import histograms as histograms
     from fasthist.compute import warmup as warmup
+    from fasthist.diagnosis import Finding as Finding
+    from fasthist.diagnosis import diagnose as diagnose
     from fasthist.errors import EventFileError as EventFileError
     from fasthist.errors import FasthistError as FasthistError
     from fasthist.events.reader import read as read
     from fasthist.hist import Histogram as Histogram
+    from fasthist.history import History as History
     from fasthist.summary_writer import SummaryWriter as SummaryWriter
 
 __version__ = "0.1.0"
@@ -25,8 +28,11 @@ _HOME = {
     "Buckets": "fasthist.buckets",
     "EventFileError": "fasthist.errors",
     "FasthistError": "fasthist.errors",
+    "Finding": "fasthist.diagnosis",
     "Histogram": "fasthist.hist",
+    "History": "fasthist.history",
     "SummaryWriter": "fasthist.summary_writer",
+    "diagnose": "fasthist.diagnosis",
     "histogram": "fasthist.compute",
     "histograms": "fasthist.compute",
     "read": "fasthist.events.reader",
@@ -36,8 +42,11 @@ __all__ = [
     "Buckets",
     "EventFileError",
     "FasthistError",
+    "Finding",
     "Histogram",
+    "History",
     "SummaryWriter",
+    "diagnose",
     "histogram",
     "histograms",
     "read",

@@ -1,4 +1,4 @@
-"""The command line: ``fasthist demo``, ``fasthist log`` and ``fasthist warmup``.
+"""The command line: ``fasthist demo``, ``log`` and ``warmup``; `fasthist.commands` has those that read.
 
 Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit
 code 1; a wrong use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the
@@ -7,10 +7,9 @@ progress bar to stderr. Everything heavy is imported inside the command that nee
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import fasthist
+from fasthist.commands.compare import compare
+from fasthist.commands.doctor import doctor
+from fasthist.commands.options import example
+from fasthist.commands.plot import plot
+from fasthist.commands.show import show
+from fasthist.commands.terminal import few, progress
 from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
 
 if TYPE_CHECKING:
@@ -57,25 +62,21 @@ def _os_text(error: OSError) -> str:
     return f"{error.filename}: {os.strerror(error.errno)}"
 
 
-def _example(*lines: str) -> str:
-    """Format commands for the end of a help page."""
-    # click joins the lines of a paragraph unless it begins with a backspace.
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
-
-
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_example("fasthist demo", "tensorboard --logdir runs/demo"),
+    epilog=example("fasthist demo", "tensorboard --logdir runs/demo"),
 )
 @click.version_option(fasthist.__version__, prog_name="fasthist")
 def main() -> None:
     """Histograms of huge tensors, streamed to TensorBoard."""
 
 
-@main.command(
-    epilog=_example("fasthist demo --log-dir runs/demo", "tensorboard --logdir runs/demo")
-)
+for _command in (show, compare, doctor, plot):
+    main.add_command(_command)
+
+
+@main.command(epilog=example("fasthist demo --log-dir runs/demo", "tensorboard --logdir runs/demo"))
 @click.option(
     "--log-dir",
     default="runs/demo",
@@ -100,13 +101,13 @@ def demo(log_dir: str, epochs: int) -> None:
     """
     from fasthist.demo import RUN2SCALE, describe, train_all
 
-    with _progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
+    with progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
         runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
     click.echo(describe(runs))
 
 
 @main.command(
-    epilog=_example(
+    epilog=example(
         "fasthist log checkpoint-*/model.safetensors --log-dir runs/weights",
         "tensorboard --logdir runs/weights",
     )
@@ -139,10 +140,10 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     checkpoints = [open_checkpoint(path, step) for path in files]
     _check_distinct(checkpoints)
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
-    with _progress("counting", total, is_bytes=True) as advance:
+    with progress("counting", total, is_bytes=True) as advance:
         done = _log(checkpoints, log_dir, threads, advance)
     if not done.histograms:
-        msg = f"nothing was written, for no tensor can be counted: {_few(done.left_out) or 'the files hold none'}"
+        msg = f"nothing was written, for no tensor can be counted: {few(done.left_out) or 'the files hold none'}"
         raise CheckpointError(msg)
     steps = sorted({checkpoint.step or 0 for checkpoint in checkpoints})
     where = (
@@ -154,11 +155,11 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     click.echo(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
     click.echo(f"Look at them with: tensorboard --logdir {log_dir}")
     if done.left_out:
-        click.echo(f"fasthist: left out {len(done.left_out)}: {_few(done.left_out)}", err=True)
+        click.echo(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
 
 
 @main.command(
-    epilog=_example("RUN pip install fasthist && fasthist warmup   # in a container's recipe")
+    epilog=example("RUN pip install fasthist && fasthist warmup   # in a container's recipe")
 )
 def warmup() -> None:
     """Compile all kernels ahead, so that no run waits for it.
@@ -229,38 +230,3 @@ def _check_distinct(checkpoints: list[Checkpoint]) -> None:
                     "like model_step_1000."
                 )
                 raise ArgumentError(msg)
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while it is a terminal; give the function that moves it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    amounts = [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn()]
-    with Progress(
-        TextColumn(what),
-        BarColumn(),
-        *amounts,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda amount: progress.advance(task, amount)
-
-
-def _few(texts: list[str], most: int = 3) -> str:
-    """Join the first few, and say how many more there are."""
-    more = len(texts) - most
-    return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,153 @@
+"""``fasthist compare``: how far runs, or checkpoints, are from the first of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import console_of, number
+from fasthist.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fasthist.commands.differences import Difference
+
+
+@click.command(
+    epilog=example(
+        "fasthist compare runs/before runs/after --fail-above 0.1",
+        "fasthist compare before.safetensors after.safetensors",
+    )
+)
+@click.argument("paths", nargs=-1, required=True, metavar="A B...", type=click.Path(path_type=Path))
+@tag_option
+@click.option(
+    "--step",
+    metavar="N",
+    type=int,
+    help="Compare there, or at the nearest step of both. Default: their last common step.",
+)
+@click.option(
+    "--part-above",
+    "threshold",
+    metavar="X",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="From which distance on two runs have parted.",
+)
+@click.option(
+    "--fail-above",
+    metavar="X",
+    type=click.FloatRange(min=0),
+    help="Exit code 1 if a distance is larger.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@skip_corrupt_option
+@click.pass_context
+def compare(
+    ctx: click.Context, /, paths: tuple[Path, ...], pattern: str | None, step: int | None, threshold: float,
+    fail_above: float | None, *, as_json: bool, skip_corrupt: bool,
+) -> None:  # fmt: skip
+    """Tell how far runs, or checkpoints, are from the first of them.
+
+    For each tag: the Wasserstein distance in standard deviations of A, the Jensen-Shannon divergence (JS, in bits), the
+    population stability index (PSI), how many times larger the standard deviation and the l2 norm are, and the first
+    step at which they part. The largest distance comes first.
+    """
+    from fasthist.commands.comparing import compare_checkpoints, compare_runs
+
+    if len(paths) < 2:
+        msg = "there is nothing to compare with: name two runs or more"
+        raise click.UsageError(msg)
+    are_files = [_is_checkpoint(path) for path in paths]
+    if any(are_files) and not all(are_files):
+        msg = (
+            f"{paths[are_files.index(True)]} is a checkpoint and {paths[are_files.index(False)]} is none. "
+            "Accepted: runs, or checkpoints. Write it as a run first: fasthist log."
+        )
+        raise ArgumentError(msg)
+    if all(are_files):
+        found = compare_checkpoints(paths, pattern, step)
+    else:
+        found = compare_runs(paths, pattern, step, threshold, skip_corrupt=skip_corrupt)
+    found.sort(key=lambda one: -1.0 if one.wasserstein is None else one.wasserstein, reverse=True)
+    if as_json:
+        lines = [json.dumps(asdict(one, dict_factory=_finite), allow_nan=False) for one in found]
+        click.echo("[\n" + ",\n".join(lines) + "\n]")
+    else:
+        _print(found, paths, threshold)
+    if fail_above is not None and any((one.wasserstein or 0.0) > fail_above for one in found):
+        ctx.exit(1)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    from fasthist.checkpoints import OPENERS
+
+    # An event file's name may end in anything, but a checkpoint's does not hold this.
+    return (
+        not path.is_dir()
+        and "tfevents" not in path.name
+        and path.name.lower().endswith(tuple(OPENERS))
+    )
+
+
+def _finite(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in items
+    }
+
+
+def _print(found: list[Difference], paths: Sequence[Path], threshold: float) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console_of()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    columns: dict[str, Callable[[Difference], str]] = {"tag": lambda one: one.tag}
+    if len(paths) > 2:
+        columns["run"] = lambda one: one.run
+    columns |= {
+        "at step": _steps,
+        "distance": lambda one: number(one.wasserstein),
+        "JS": lambda one: number(one.jensen_shannon),
+        "PSI": lambda one: number(one.psi),
+        "std": lambda one: _times(one.std_ratio),
+        "l2": lambda one: _times(one.l2_ratio),
+        "parts at": lambda one: "" if one.parts_at is None else str(one.parts_at),
+    }
+    for name in columns:
+        is_text = name in ("tag", "run")
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold",
+        )
+    for one in found:
+        table.add_row(*(Text(text(one)) for text in columns.values()))
+    console.print(table)
+    parted = [one.parts_at for one in found if one.parts_at is not None]
+    if parted:
+        first = min(found, key=lambda one: math.inf if one.parts_at is None else one.parts_at)
+        click.echo(
+            f"They part at step {first.parts_at}, first in {first.tag}: more than {threshold:g} standard deviations."
+        )
+    elif any(one.step_a is not None and one.step_a == one.step_b for one in found):
+        click.echo(f"They never part by more than {threshold:g} standard deviations.")
+
+
+def _steps(one: Difference) -> str:
+    a, b = ("-" if step is None else str(step) for step in (one.step_a, one.step_b))
+    return a if a == b else f"{a}, {b}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"x{number(ratio)}"

@@ -1,0 +1,289 @@
+"""What ``fasthist compare`` compares: two files of a checkpoint tag by tag, or two runs, in several processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.checkpoints import Checkpoint, open_checkpoint
+from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
+from fasthist.commands.runs import find_run, matching, read_run
+from fasthist.commands.terminal import few, progress
+from fasthist.compute import histogram
+from fasthist.distances import distance_between, distances_of_pairs
+from fasthist.errors import ArgumentError, ArrayError
+from fasthist.events.restoring import join
+from fasthist.hist import Histogram
+from fasthist.history import History, Series
+
+# Histograms of two series that are compared before it is asked again whether they have parted.
+_BATCH = 64
+
+# From that many bytes on it is worth while to start other processes, which takes half a second.
+_LARGE = 1 << 27
+
+
+# ---- checkpoints
+
+
+def compare_checkpoints(
+    paths: Sequence[Path], pattern: str | None, step: int | None
+) -> list[Difference]:
+    """Count the tensors of files, and compare those of the first with those of the others.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        At least two.
+    pattern : str, optional
+        A regular expression that is searched for in the tags.
+    step : int, optional
+        Not accepted: it is the caller's to have one.
+
+    Raises
+    ------
+    ArgumentError
+        There is such a step, or no such tag, or none in common.
+    CheckpointError, OSError
+        A file cannot be read.
+    MissingPackageError
+        It needs torch.
+    """
+    if step is not None:
+        msg = f"--step={step} chooses among the steps of runs. Accepted: none with checkpoints, which hold one."
+        raise ArgumentError(msg)
+    checkpoints = [open_checkpoint(path) for path in paths]
+    total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
+    with progress("counting", total, is_bytes=True) as advance:
+        first, *others = [_counted(checkpoint, pattern, advance) for checkpoint in checkpoints]
+    found: list[Difference] = []
+    for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
+        common = _common(first, other, paths[0], path, pattern)
+        found += [
+            difference_of(
+                str(path), tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag]
+            )
+            for tag in common
+        ]
+    return found
+
+
+def _counted(
+    checkpoint: Checkpoint, pattern: str | None, advance: Callable[[int], None]
+) -> dict[str, Histogram]:
+    chosen = set(matching([entry.tag for entry in checkpoint.entries], pattern))
+    found: dict[str, Histogram] = {}
+    for entry in checkpoint.entries:
+        if entry.tag in chosen:
+            try:
+                found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
+            except ArrayError as error:  # the others are still worth having
+                click.echo(f"fasthist: left out {str(error).partition('. Accepted')[0]}", err=True)
+        advance(entry.nbytes)
+    return found
+
+
+def _common(
+    first: Mapping[str, object],
+    other: Mapping[str, object],
+    path: Path,
+    other_path: Path,
+    pattern: str | None,
+) -> list[str]:
+    """Give the tags of both, and tell which are not, among those that the pattern is found in."""
+    chosen = set(matching([*first, *other], pattern))
+    common = [tag for tag in first if tag in other and tag in chosen]
+    if not common:
+        msg = (
+            f"{path} and {other_path} have no tag in common. Accepted: runs of one model. "
+            f"The first has {few(list(first)) or 'none'}, the other {few(list(other)) or 'none'}."
+        )
+        raise ArgumentError(msg)
+    for one, this, that in ((first, path, other), (other, other_path, first)):
+        alone = [tag for tag in one if tag not in that and tag in chosen]
+        if alone:
+            click.echo(f"fasthist: only in {this}: {few(alone)}", err=True)
+    return common
+
+
+# ---- runs
+
+
+def compare_runs(
+    paths: Sequence[Path],
+    pattern: str | None,
+    step: int | None,
+    threshold: float,
+    *,
+    skip_corrupt: bool,
+) -> list[Difference]:
+    """Read runs, and compare the first with the others.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        At least two.
+    pattern : str, optional
+        A regular expression that is searched for in the tags.
+    step : int, optional
+        Compare there, or at the nearest step that both have. Default: at their last common step.
+    threshold : float
+        From which distance on two series have parted, in standard deviations.
+    skip_corrupt : bool
+        Pass over damaged records.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such run or tag, or none in common.
+    EventFileError, OSError
+        A file cannot be read.
+    """
+    histories = [find_run(path, skip_corrupt=skip_corrupt) for path in paths]
+    sizes = [history.nbytes for history in histories]
+    with progress("reading", sum(sizes), is_bytes=True) as advance:
+        histories = _in_parallel(_read, [(history,) for history in histories], sizes, advance)
+    first, *others = histories
+    jobs: list[tuple[str, list[tuple[Series, Series]], int | None, float]] = []
+    for path, other in zip(paths[1:], others, strict=True):
+        tags = _common(first, other, paths[0], path, pattern)
+        half = -(-len(tags) // 2)
+        jobs += [
+            (str(path), [(first[tag], other[tag]) for tag in part], step, threshold)
+            for part in (tags[:half], tags[half:])
+            if part
+        ]
+    amounts = [len(job[1]) for job in jobs]
+    with progress("comparing", sum(amounts), is_bytes=False) as advance:
+        found = _in_parallel(_compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE)
+    return list(itertools.chain.from_iterable(found))
+
+
+def _in_parallel(
+    work: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    amounts: Sequence[int],
+    advance: Callable[[int], None],
+    *,
+    large: bool | None = None,
+) -> list[Any]:
+    """Do jobs, all but the last in processes of their own if there is much to do.
+
+    The bar moves with the last, and with each other one that is done.
+    """
+    workers = min(len(jobs), os.cpu_count() or 1) - 1
+    if workers < 1 or not (sum(amounts) > _LARGE if large is None else large):
+        return [work(*job, advance) for job in jobs]
+    # Spawned, for threads may hold locks; and ended with all that they do if this process is interrupted.
+    spawned = multiprocessing.get_context("spawn")
+    with spawned.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
+        last = work(*jobs[-1], advance)
+        found = []
+        for answer, amount in zip(waited, amounts[:-1], strict=True):
+            found.append(answer.get())
+            advance(amount)
+    return [*found, last]
+
+
+def _nothing(_: int) -> None:
+    """Move no bar."""
+
+
+def _read(history: History, advance: Callable[[int], None]) -> History:
+    read_run(history, advance)
+    return history
+
+
+def _compare_series(
+    name: str,
+    pairs: list[tuple[Series, Series]],
+    step: int | None,
+    threshold: float,
+    advance: Callable[[int], None],
+) -> list[Difference]:
+    found = []
+    for a, b in pairs:
+        common, places_a, places_b = np.intersect1d(
+            a.steps, b.steps, assume_unique=True, return_indices=True
+        )
+        if common.size:
+            i = common.size - 1 if step is None else int(np.abs(common - step).argmin())
+            i, j = int(places_a[i]), int(places_b[i])
+        else:
+            i, j = _nearest(a, step), _nearest(b, step)
+        steps = int(a.steps[i]), int(b.steps[j])
+        difference = difference_of(name, a.tag, steps, a[i], b[j])
+        parted = _first_parted(a, b, places_a, places_b, threshold)
+        parts_at = None if parted is None else int(common[parted])
+        found.append(replace(difference, parts_at=parts_at))
+        advance(1)
+    return found
+
+
+def _nearest(series: Series, step: int | None) -> int:
+    return len(series) - 1 if step is None else int(np.abs(series.steps - step).argmin())
+
+
+def _first_parted(
+    a: Series,
+    b: Series,
+    places_a: NDArray[np.intp],
+    places_b: NDArray[np.intp],
+    threshold: float,
+) -> int | None:
+    """Find the first of some steps at which the distance is above a threshold.
+
+    The distance is never less than that of the means, so that where these are too far apart no histogram need be read;
+    nor where all five numbers beside them are equal to the last bit.
+    """
+    equal = np.ones(len(places_a), dtype=bool)
+    for name in ("num", "min", "max", "sum", "sum_squares"):
+        equal &= getattr(a, name)[places_a] == getattr(b, name)[places_b]
+    std = a.std[places_a]
+    mean = a.mean[places_a]
+    apart = np.abs(mean - b.mean[places_b]) > threshold * std
+    apart &= std > CONSTANT * np.abs(mean)
+    known = int(apart.argmax()) if apart.any() else None
+    units = np.where(std > CONSTANT * np.abs(mean), std, np.nan)
+    open_places = np.flatnonzero(~equal[:known])
+    for begin in range(0, open_places.size, _BATCH):
+        batch = open_places[begin : begin + _BATCH]
+        distances = _distances(a, b, places_a[batch], places_b[batch])
+        # Units are asked for where there are none yet, and a distance.
+        for k in np.flatnonzero(np.isnan(units[batch]) & (distances > 0)).tolist():
+            units[batch[k]] = unit_of(a[int(places_a[batch[k]])], b[int(places_b[batch[k]])])
+        parted = distances > threshold * units[batch]
+        if parted.any():
+            return int(batch[parted.argmax()])
+    return known
+
+
+def _distances(
+    a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Give the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
+    found = np.full(places_a.size, np.nan)
+    joined_a, joined_b = join(a.forms(places_a)), join(b.forms(places_b))
+    quick, i, j = np.intersect1d(
+        joined_a.places, joined_b.places, assume_unique=True, return_indices=True
+    )
+    if quick.size:
+        found[quick] = distances_of_pairs(joined_a, joined_b, np.column_stack((i, j)))
+    for k in np.flatnonzero(np.isnan(found)).tolist():
+        one, other = a[int(places_a[k])], b[int(places_b[k])]
+        if one.num and other.num:
+            found[k] = distance_between(
+                one.buckets.edges, one.counts, other.buckets.edges, other.counts
+            )
+    return found

@@ -1,0 +1,132 @@
+"""``fasthist doctor``: what is wrong in a run, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import console_of, few, progress
+from fasthist.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fasthist.diagnosis import Finding
+
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+_KEYS = ("rule", "severity", "tag", "first_step", "last_step", "value", "threshold", "source", "layer", "message")  # fmt: skip
+
+
+@click.command(
+    epilog=example(
+        "fasthist doctor runs/example --fail-on error",
+        "fasthist doctor runs/example --kind '^d_=gradient' --json",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@tag_option
+@click.option(
+    "--kind",
+    "kinds",
+    metavar="REGEX=KIND",
+    multiple=True,
+    help="What tags are in which this is found: weight, gradient, update or activation. Default: as their names tell.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["warning", "error"]),
+    help="Exit code 1 if something as grave is found, or graver.",
+)
+@skip_corrupt_option
+@click.pass_context
+def doctor(
+    ctx: click.Context, /, run: Path, pattern: str | None, kinds: Sequence[str], fail_on: str | None,
+    *, as_json: bool, skip_corrupt: bool,
+) -> None:  # fmt: skip
+    """Say what is wrong in a run: in which layer, since when, why it matters and what people do about it.
+
+    RUN is a directory of event files, or one of them. Looked for are vanishing and exploding gradients, dead and saturated
+    layers, NaN and infinities, initial weights of a wrong size or sign, weights that grow or decay, steps that are too large
+    or too small, frozen layers, what float16 cannot hold, outliers and drift.
+    """
+    import json
+
+    from fasthist.commands.runs import find_run, matching, read_run
+    from fasthist.diagnosis import SEVERITIES, diagnose
+
+    spoken = _parse_kinds(kinds)
+    history = find_run(run, skip_corrupt=skip_corrupt)
+    with progress("reading", history.nbytes, is_bytes=True) as advance:
+        read_run(history, advance)
+    tags = matching(list(history), pattern)
+    # A layer is judged by others, too: by its neighbours, its bias, its weights.
+    findings = [one for one in diagnose(history, spoken) if one.tag in tags]
+    if as_json:
+        rows = [{key: asdict(one)[key] for key in _KEYS} for one in findings]
+        click.echo(json.dumps(rows, indent=1, allow_nan=False))
+    else:
+        _print(findings, len(tags))
+    if fail_on and any(
+        SEVERITIES.index(one.severity) >= SEVERITIES.index(fail_on) for one in findings
+    ):
+        ctx.exit(1)
+
+
+def _parse_kinds(texts: Sequence[str]) -> dict[str, str]:
+    kinds = {}
+    for text in texts:
+        pattern, sign, kind = text.rpartition("=")
+        if not sign or not pattern:
+            msg = f"--kind={text!r} is not known. Accepted: REGEX=KIND, such as '^d_=gradient'."
+            raise ArgumentError(msg)
+        kinds[pattern] = kind
+    return kinds
+
+
+def _print(findings: Sequence[Finding], tags: int) -> None:
+    console = console_of()
+    looked = "1 tag" if tags == 1 else f"{tags} tags"
+    if not findings:
+        console.print(f"No findings in {looked}.", markup=False)
+        return
+    _print_layers(console, findings)
+    console.print()
+    for rule in dict.fromkeys(one.rule for one in findings):
+        found = next(one for one in findings if one.rule == rule)
+        console.print(rule, style="bold", markup=False)
+        console.print(f"  {found.why}", markup=False)
+        console.print(f"  What people do: {found.remedy}", markup=False)
+        sources = dict.fromkeys(one.source for one in findings if one.rule == rule)
+        console.print(f"  Threshold: {'; '.join(sources)}.", style="dim", markup=False)
+    counts = [
+        f"{sum(one.severity == severity for one in findings)} {severity}" for severity in _STYLES
+    ]
+    console.print(f"\n{len(findings)} findings in {looked}: {', '.join(counts)}.", markup=False)
+
+
+def _print_layers(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was found layer by layer, the worst layer first; tags of a layer with the same illness in one line."""
+    from rich.text import Text
+
+    layers: dict[str, dict[tuple[str, str], list[Finding]]] = {}
+    for one in findings:
+        layers.setdefault(one.layer, {}).setdefault((one.rule, one.severity), []).append(one)
+    for layer, illnesses in layers.items():
+        console.print(f"layer {layer}", style="bold", markup=False)
+        for (rule, severity), same in illnesses.items():
+            first = same[0]
+            steps = f"step {first.first_step}"
+            if first.last_step != first.first_step:
+                steps += f" to {first.last_step}"
+            line = Text("  ").append(f"{severity} {rule}", style=_STYLES[severity])
+            line.append(f"  {first.tag}, {steps}: {first.message}")
+            if len(same) > 1:
+                line.append(f" (also {few([one.tag for one in same[1:]])})")
+            console.print(line)

@@ -1,0 +1,101 @@
+"""``fasthist plot``: runs as a picture, or as a page for a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fasthist.commands.options import example, tag_option
+from fasthist.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fasthist.history import History
+
+FORMATS = ("png", "svg", "html")
+KINDS = ("ridge", "overlay", "heatmap", "percentiles")
+
+
+@click.command(
+    epilog=example(
+        "fasthist plot runs/example -o weights.png --tag weight",
+        "fasthist plot runs/before runs/after -o page.html --step 1000",
+    )
+)
+@click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What to write: .png, .svg, or .html, a page to zoom into.",
+)
+@tag_option
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="Default: ridge for one run, overlay for several or with --step.",
+)
+@click.option(
+    "--step", metavar="N", type=int, help="Step of an overlay. Default: the last of each run."
+)
+@click.option("--dark", is_flag=True, help="Draw on dark ground.")
+def plot(
+    paths: tuple[Path, ...],
+    out: Path,
+    pattern: str | None,
+    kind: str | None,
+    step: int | None,
+    dark: bool,
+) -> None:
+    """Draw runs: a small picture for each tag.
+
+    RUN is a directory, with all runs in it, or an event file. Kinds: ridge, an outline for each step, the newest in front;
+    heatmap and percentiles, over steps; overlay, one step of all runs in one picture. Needs the extra fasthist[plot].
+    """
+    from fasthist.plots import figures
+    from fasthist.plots.page import page
+    from fasthist.plots.panels import lay_out
+    from fasthist.plots.theme import theme
+
+    form = out.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        accepted = ", ".join(f".{name}" for name in FORMATS)
+        msg = f"-o {out}: its ending tells no format. Accepted: {accepted}."
+        raise ArgumentError(msg)
+    if not out.absolute().parent.is_dir():
+        msg = f"-o {out}: there is no directory {out.absolute().parent}. Make it first."
+        raise ArgumentError(msg)
+    runs = _open(paths)
+    kind = kind or ("ridge" if len(runs) == 1 and step is None else "overlay")
+    layout = lay_out(runs, kind, pattern, step)
+    if form == "html":
+        out.write_text(page(layout, theme(dark)), encoding="utf-8")
+    else:
+        figures.save(figures.draw(layout, theme(dark)), str(out), form)
+    count = len(layout.panels)
+    click.echo(f"{out}: {count} picture{'s' * (count != 1)} of kind {kind}")
+    if layout.left_out:
+        click.echo(f"fasthist: left out {layout.left_out} more; choose with --tag", err=True)
+
+
+def _open(paths: tuple[Path, ...]) -> dict[str, History]:
+    """Read all runs, named by what tells them apart; those without histograms are left out."""
+    from fasthist.history import History
+
+    runs: dict[str, History] = {}
+    for path in paths:
+        for run, history in History.open_all(path).items():
+            name = run if len(paths) == 1 and run != "." else str(path / run)
+            if name in runs:
+                msg = f"{path} is named twice. Accepted: each run once."
+                raise ArgumentError(msg)
+            if len(history):
+                runs[name] = history
+    if not runs:
+        names = ", ".join(map(str, paths))
+        msg = f"{names}: no histograms. Accepted: event files with at least one. Hint: were they flushed?"
+        raise ArgumentError(msg)
+    return runs

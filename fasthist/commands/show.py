@@ -1,0 +1,80 @@
+"""``fasthist show``: a run as a table, with a line for each tag, or exported."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import console_of, progress
+
+SORTED_BY = (
+    "tag", "steps", "step", "num", "mean", "std", "min", "max", "p1", "p50", "p99", "zeros", "nan",
+)  # fmt: skip
+
+_EVERY = 1.0
+"""Seconds between two looks at a run that is followed."""
+
+
+@click.command(
+    epilog=example(
+        "fasthist show runs/example --tag 'weight$' --sort std",
+        "fasthist show runs/example --parquet example.parquet",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@tag_option
+@click.option("--step", metavar="N", type=int, help="Default: the last of each tag.")
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    type=click.Choice(SORTED_BY),
+    help=f"Largest first: {', '.join(SORTED_BY)}. Default: as they first appeared.",
+)
+@click.option("--json", "form", flag_value="json", help="Print every step and bucket as JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Print every step and bucket as CSV.")
+@click.option(
+    "--parquet",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write every step and bucket to a file (needs fasthist[parquet]).",
+)
+@click.option("--follow", is_flag=True, help="Draw it again when something is written.")
+@skip_corrupt_option
+def show(
+    run: Path, pattern: str | None, step: int | None, sort: str | None, form: str | None, parquet: Path | None,
+    *, follow: bool, skip_corrupt: bool,
+) -> None:  # fmt: skip
+    """Show the histograms of a run as a table, a line for each tag.
+
+    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do.
+    """
+    from fasthist.commands.export import export
+    from fasthist.commands.lines import check_step, lines_of, table_of
+    from fasthist.commands.runs import find_run, matching, read_run
+
+    if sum((form is not None, parquet is not None, follow)) > 1:
+        msg = "--json or --csv, --parquet and --follow exclude each other"
+        raise click.UsageError(msg)
+    history = find_run(run, skip_corrupt=skip_corrupt)
+    with progress("reading", history.nbytes, is_bytes=True) as advance:
+        read_run(history, advance)
+    if form or parquet:
+        tags = matching(list(history), pattern)
+        check_step(history, tags, step)
+        export([history[tag] for tag in tags], step, form, parquet)
+        return
+    console = console_of()
+    table = table_of(console, lines_of(history, pattern, step, sort))
+    if not follow:
+        console.print(table)
+        return
+    from rich.live import Live
+
+    with Live(table, console=console) as live:
+        while True:
+            time.sleep(_EVERY)
+            if history.refresh():
+                live.update(table_of(console, lines_of(history, pattern, step, sort)))

@@ -1,0 +1,126 @@
+"""`diagnose`: say what is wrong in a run, in which layer, since when, and what people do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasthist.history import Series
+from fasthist.readings import Reading, Readings, role
+from fasthist.rules import RULES, texts
+
+SEVERITIES = ("info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a rule has found in one tag.
+
+    Attributes
+    ----------
+    rule : str
+        One of ``fasthist.rules.RULES``.
+    severity : {"info", "warning", "error"}
+    tag : str
+    first_step, last_step : int
+        Logged steps between which it holds.
+    value, threshold : float
+        What was found, and the limit that it is beyond.
+    source : str
+        Where the threshold comes from.
+    layer : str
+        The module that the tag belongs to.
+    message : str
+        The numbers in words.
+    why, remedy : str
+        Why it matters, and what people do about it.
+    """
+
+    rule: str
+    severity: str
+    tag: str
+    first_step: int
+    last_step: int
+    value: float
+    threshold: float
+    source: str
+    layer: str
+    message: str
+    why: str
+    remedy: str
+
+
+def diagnose(
+    history: Mapping[str, Series], kinds: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Look for what is wrong in a run.
+
+    Parameters
+    ----------
+    history : History
+        Of one run. The order of its tags is taken for the order of the layers, the first one nearest to the inputs.
+    kinds : mapping of str to str, optional
+        Regular expressions, searched for in a tag, and what such a tag is: "weight", "gradient", "update" or
+        "activation". The first that matches counts. Default, and for the other tags: what the name tells, such as
+        ``gradients/fc1.weight``, ``fc1.weight.grad`` and ``dense/kernel/histogram``.
+
+    Returns
+    -------
+    list of Finding
+        The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for a healthy run.
+
+    Raises
+    ------
+    ArgumentError
+        `kinds` is not as above.
+    EventFileError, OSError
+        A file has changed, or cannot be read.
+
+    Notes
+    -----
+    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is only
+    looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine enough,
+    or not judged: TensorFlow's 30 equal ones tell no zeros, and only fasthist's files tell of NaN and infinities.
+    At most 48 histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
+
+    Examples
+    --------
+    >>> import fasthist
+    >>> with fasthist.SummaryWriter("runs/a") as writer:
+    ...     for step in range(10):
+    ...         writer.add_histogram("gradients/fc1.weight", [1e-9, -2e-9, 3e-9], step)
+    ...         writer.add_histogram("gradients/fc2.weight", [0.1, -0.2, 0.3], step)
+    >>> for finding in fasthist.diagnose(fasthist.History.open("runs/a")):
+    ...     print(finding.rule, finding.severity, finding.layer, finding.message)
+    vanishing_gradient warning fc1 the root mean square of the gradient is 2.2e-09, below 1e-07
+    underflow warning fc1 100.0% of the gradient that is not zero is at most 2**-24, more than 30%
+    """
+    readings = [Reading(series, role(tag, kinds)) for tag, series in history.items()]
+    layers = {one.tag: one.role.layer for one in readings}
+    run = Readings(readings)
+    found = []
+    with np.errstate(over="ignore", invalid="ignore"):  # of a run that explodes
+        for name, rule in RULES.items():
+            text = texts()[name]
+            for hit in rule(run, text):
+                check = text[hit.check]
+                message = check["says"].format(value=hit.value, threshold=check["threshold"])
+                found.append(
+                    Finding(
+                        rule=name,
+                        severity=check["severity"],
+                        tag=hit.tag,
+                        first_step=hit.first_step,
+                        last_step=hit.last_step,
+                        value=hit.value,
+                        threshold=check["threshold"],
+                        source=check["source"],
+                        layer=layers[hit.tag],
+                        message=message,
+                        why=text["why"],
+                        remedy=text["remedy"],
+                    )
+                )
+    return sorted(found, key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))

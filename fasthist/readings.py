@@ -1,0 +1,381 @@
+"""`Readings`: what the rules of `fasthist.rules` look at: of each tag what it is, and numbers for each step."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.errors import ArgumentError
+from fasthist.estimates import spread
+from fasthist.hist import Histogram
+from fasthist.history import Series
+
+KINDS = ("weight", "gradient", "update", "activation")
+"""Of tags. An update is what a step added to a weight."""
+
+SAMPLES = 48
+"""Histograms of a tag that are read, evenly spread over the run; the columns are there for every step."""
+
+QUANTILES = np.linspace(0.05, 0.95, 19)
+
+NEAR = np.array([1e-2, 1e-3])
+"""How near to its ends an output of tanh or sigmoid counts as flat: nearly, and quite."""
+
+Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_WORDS = {
+    "gradient": "d?grads?|gradients?",
+    "update": "updates?|deltas?",
+    "activation": "activations?|acts?",
+    "weight": "weights?|params?|parameters?",
+}
+# The first part of a tag, else a part anywhere. Of weights the name tells, see _PARAMETER.
+_FIRST = {kind: re.compile(rf"({words})/", re.IGNORECASE) for kind, words in _WORDS.items()}
+_ANYWHERE = {
+    kind: re.compile(rf"(?:^|[/._])({words})(?=$|[/._])", re.IGNORECASE)
+    for kind, words in _WORDS.items()
+    if kind != "weight"
+}
+_PARAMETER = re.compile(
+    r"(?:.*_)?(weights?|kernel|bias|b|w|gamma|beta|scale|embeddings?)(_(ih|hh|orig|g|v|l?\d).*|\d*)",
+    re.IGNORECASE,
+)
+_FUNCTION = re.compile(
+    r"(relu|tanh|sigmoid|gelu|silu|swish|elu|softmax|outputs?)[\d_]*", re.IGNORECASE
+)
+_BIAS = re.compile(r"(^|_)(bias|beta|b)($|_)", re.IGNORECASE)
+_EMBEDDING = re.compile(r"emb|wte|wpe|lookup|(^|[/._])(tok|pos|cls|vocab)", re.IGNORECASE)
+_KERAS = re.compile(r"/histogram(_\d+)?$")
+
+# Half a step wider than float16's smallest number, as the edges of a row that holds just this one are.
+_TINY = 2.0**-24 * 1.001 * np.array([-1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a tag is.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`, or "" if its name does not tell.
+    name : str
+        Of the parameter or module, without the kind: the same for a weight, its gradient and its update.
+    layer : str
+        The module that a parameter belongs to; of an activation its own.
+    """
+
+    kind: str
+    name: str
+    layer: str
+
+    @functools.cached_property
+    def is_bias(self) -> bool:
+        """Whether it is of a bias."""
+        return bool(_BIAS.search(re.split("[/.]", self.name)[-1]))
+
+    @functools.cached_property
+    def is_embedding(self) -> bool:
+        """Whether it is of a table, of which a step sees some rows only."""
+        return bool(_EMBEDDING.search(self.name))
+
+
+def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
+    """Tell what a tag is from its name.
+
+    Parameters
+    ----------
+    tag : str
+    kinds : mapping of str to str, optional
+        Regular expressions, searched for in the tag, and the kind of those that match; the first one counts.
+
+    Raises
+    ------
+    ArgumentError
+        One of `kinds` is no regular expression, or its value none of `KINDS`.
+
+    Examples
+    --------
+    >>> role("gradients/fc1.weight")
+    Role(kind='gradient', name='fc1.weight', layer='fc1')
+    >>> role("fc1.weight.grad")
+    Role(kind='gradient', name='fc1.weight', layer='fc1')
+    >>> role("dense/kernel/histogram")
+    Role(kind='weight', name='dense/kernel', layer='dense')
+    """
+    told = next((kind for pattern, kind in _checked(kinds) if pattern.search(tag)), "")
+    kind, name = _from_name(_KERAS.sub("", tag))
+    kind = told or kind
+    head, _, last = _last_part(name)
+    is_parameter = kind != "activation" and _PARAMETER.fullmatch(last)
+    return Role(kind, name, (head if is_parameter else name) or name)
+
+
+def _checked(kinds: Mapping[str, str] | None) -> list[tuple[re.Pattern[str], str]]:
+    found = []
+    for pattern, kind in (kinds or {}).items():
+        if kind not in KINDS:
+            msg = f"kind {kind!r} of {pattern!r} is not known. Accepted: {', '.join(KINDS)}."
+            raise ArgumentError(msg)
+        try:
+            found.append((re.compile(pattern), kind))
+        except re.error as error:
+            msg = f"{pattern!r} is no regular expression: {error}."
+            raise ArgumentError(msg) from error
+    return found
+
+
+def _from_name(tag: str) -> tuple[str, str]:
+    """Give the kind, and the tag without it."""
+    for kind, pattern in _FIRST.items():
+        if (found := pattern.match(tag)) is not None:
+            return kind, tag[found.end() :]
+    for kind, pattern in _ANYWHERE.items():
+        if (found := pattern.search(tag)) is not None:
+            return kind, (tag[: found.start()] + tag[found.end() :]).strip("/._") or tag
+    last = _last_part(tag)[2]
+    if _PARAMETER.fullmatch(last):
+        return "weight", tag
+    return ("activation" if _FUNCTION.fullmatch(last) else ""), tag
+
+
+def _last_part(name: str) -> tuple[str, str, str]:
+    place = max(name.rfind("/"), name.rfind("."))
+    return name[: max(place, 0)], name[place : place + 1], name[place + 1 :]
+
+
+@dataclass
+class Reading:
+    """The numbers of one tag, at steps where every value is finite; those of other steps are in `bad_steps`.
+
+    Attributes
+    ----------
+    series : Series
+    role : Role
+    fan_in : float or None
+        Of a weight matrix: inputs of each unit. It is told by the bias beside it.
+    steps : int64[n]
+    num, min, max, mean, std, rms : float64[n]
+    bad_steps : int64[k]
+        Steps at which some value is NaN or infinite.
+    bad_counts, inf_counts : float64[k]
+        How many, and how many of them are infinite.
+    """
+
+    series: Series
+    role: Role
+    fan_in: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        series = self.series
+        self.tag = series.tag
+        infinite = np.nan_to_num(series.posinf_count) + np.nan_to_num(series.neginf_count)
+        bad = np.nan_to_num(series.nan_count) + infinite
+        self.bad_steps, self.bad_counts = series.steps[bad > 0], bad[bad > 0]
+        self.inf_counts = infinite[bad > 0]
+        self.last_logged = int(series.steps[-1]) if len(series) else 0
+        self._kept = np.flatnonzero((bad == 0) & (series.num > 0))
+        self.steps = series.steps[self._kept]
+        self.num = series.num[self._kept]
+        self.min, self.max = series.min[self._kept], series.max[self._kept]
+        self.mean, self.std = series.mean[self._kept], series.std[self._kept]
+        with np.errstate(over="ignore"):
+            self.rms = np.sqrt(series.sum_squares[self._kept] / self.num)
+        for place in np.flatnonzero(np.isnan(self.rms)):  # rows tell no sums
+            mean, std, _ = spread(series[int(self._kept[place])])
+            self.mean[place], self.std[place] = mean, std
+            self.rms[place] = np.hypot(mean, std)
+        # Squares may be beyond float64.
+        self.rms = np.minimum(self.rms, self.largest)
+
+    @property
+    def is_zero(self) -> Mask:
+        """Whether every value is zero, bool[n]; around a constant a file's extremes leave it a little room."""
+        zero: Mask = (self.rms == 0) | ((self.min == 0) & (self.max == 0))
+        return zero
+
+    @property
+    def norm(self) -> Floats:
+        """L2 norm, float64[n]."""
+        return self.rms * np.sqrt(self.num)
+
+    @property
+    def largest(self) -> Floats:
+        """Largest magnitude, float64[n]."""
+        return np.maximum(np.abs(self.min), np.abs(self.max))
+
+    @property
+    def gain(self) -> Floats:
+        """How much a layer of these weights multiplies the size of its inputs, float64[n]: ``rms * sqrt(fan_in)``.
+
+        Where `fan_in` is not known, that of a square matrix stands for it.
+        """
+        return self.rms * np.sqrt(np.sqrt(self.num) if self.fan_in is None else self.fan_in)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is of weights that are multiplied with inputs: no bias, scale of a normalisation or table."""
+        if not self.steps.size or self.role.is_bias:
+            return False
+        if self.fan_in is not None:
+            return self.fan_in > 1
+        if self.role.is_embedding:
+            return False
+        # Scales begin at 1, and a step leaves them near it.
+        return self.role.kind != "weight" or bool(self.std[0] > 0.3 * abs(self.mean[0]))
+
+    @functools.cached_property
+    def sampled(self) -> NDArray[np.int64]:
+        """Places of the steps whose histograms are read."""
+        count = self.steps.size
+        return np.unique(np.linspace(0, count - 1, min(count, SAMPLES)).astype(np.int64))
+
+    @functools.cached_property
+    def shares(self) -> NDArray[np.void]:
+        """For each of `sampled`, what only the histogram itself tells (`LOOK`)."""
+        histograms = self.series[self._kept[self.sampled]]
+        looked = [
+            _look(histogram, rms)
+            for histogram, rms in zip(histograms, self.rms[self.sampled].tolist(), strict=True)
+        ]
+        return np.array(looked, dtype=LOOK)
+
+
+class Readings:
+    """The readings of a run, in the order of its tags.
+
+    Parameters
+    ----------
+    readings : sequence of Reading
+    """
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self.all = readings
+        self._named = {(one.role.kind, one.role.name): one for one in readings}
+        biases: dict[str, list[Reading]] = {}
+        for one in self.kind("weight"):
+            if one.role.is_bias:
+                biases.setdefault(one.role.layer, []).append(one)
+        for one in self.kind("weight"):
+            if not one.role.is_bias:
+                one.fan_in = _fan_in(one, biases.get(one.role.layer, []))
+        for one in (*self.kind("gradient"), *self.kind("update")):
+            weight = self.named("weight", one.role.name)
+            one.fan_in = None if weight is None else weight.fan_in
+        self.steps, self._gradient = _largest(self.kind("gradient"))
+
+    def kind(self, kind: str) -> list[Reading]:
+        """Give those of a kind that have a step of finite values."""
+        return [one for one in self.all if one.role.kind == kind and one.steps.size]
+
+    def matrices(self, kind: str) -> list[Reading]:
+        """Give those of a kind that belong to weight matrices."""
+        return [one for one in self.kind(kind) if self._is_matrix(one)]
+
+    def named(self, kind: str, name: str) -> Reading | None:
+        """Give the one of a parameter, if it is there and has a step of finite values."""
+        found = self._named.get((kind, name))
+        return found if found is not None and found.steps.size else None
+
+    @property
+    def first_gradient(self) -> float:
+        """The largest norm of a gradient at the first step."""
+        return float(self._gradient[0]) if self._gradient.size else 0.0
+
+    def unsettled(self, steps: Steps) -> Mask:
+        """Say at which steps something is still learned: not every gradient is down to a thousandth of the first."""
+        now = self._gradient[np.searchsorted(self.steps, steps)]
+        return now >= 1e-3 * self.first_gradient
+
+    def _is_matrix(self, one: Reading) -> bool:
+        weight = self.named("weight", one.role.name)
+        return one.is_matrix and (weight is None or weight.is_matrix)
+
+
+def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
+    """Give how many weights there are to each bias beside them, of those of its layer."""
+    name = weight.role.name.removeprefix(weight.role.layer)
+    beside = {name.replace(word, "bias") for word in ("weight", "kernel", "scale")}
+    beside.add(name.replace("gamma", "beta"))
+    for bias in biases:
+        if bias.role.name.removeprefix(bias.role.layer) in beside:
+            return float(weight.num[0] / bias.num[0])
+    return None
+
+
+def _largest(readings: Sequence[Reading]) -> tuple[Steps, Floats]:
+    """Give the steps of any of the readings, and the largest norm at each."""
+    steps = np.unique(np.concatenate([one.steps for one in readings] or [np.empty(0, np.int64)]))
+    found = np.zeros(steps.size)
+    for one in readings:
+        np.maximum.at(found, np.searchsorted(steps, one.steps), one.norm)
+    return steps, found
+
+
+LOOK = np.dtype(
+    [
+        ("zero", "f8"),
+        ("tiny", "f8"),
+        ("minus_one", "f8", 2),
+        ("naught", "f8", 2),
+        ("one", "f8", 2),
+        ("median", "f8"),
+        ("quantiles", "f8", QUANTILES.size),
+    ]
+)
+"""Shares of the values: exactly zero; of those that are not, at most 2**-24 in magnitude; below -1, 0 and above 1, each but
+for one of `NEAR`. The median magnitude of values that are not zero, and the quantiles `QUANTILES`."""
+
+
+def _look(histogram: Histogram, rms: float) -> tuple[float | Floats, ...]:
+    edges, counts = histogram.buckets.edges, histogram.counts
+    reached = np.concatenate(([0.0], np.cumsum(counts, dtype=np.float64))) / max(histogram.num, 1)
+
+    def cdf(x: Floats) -> Floats:
+        return np.interp(x, edges, reached, left=0.0, right=1.0)
+
+    zero = _zero_share(histogram, rms)
+    nonzero = 1 - zero
+    magnitudes = np.unique(np.abs(edges))
+    folded = np.maximum.accumulate(cdf(magnitudes) - cdf(-magnitudes))
+    below, above = cdf(_TINY)
+    tiny = max(float(above - below) - zero, 0.0)
+    return (
+        zero,
+        tiny / nonzero if nonzero else 0.0,
+        _at_end(cdf(NEAR - 1), edges, reached),
+        cdf(NEAR),
+        _at_end(1 - cdf(1 - NEAR), -edges[::-1], 1 - reached[::-1]),
+        float(np.interp(zero + nonzero / 2, folded, magnitudes)) if nonzero else 0.0,
+        np.interp(QUANTILES, reached, edges),
+    )
+
+
+def _at_end(found: Floats, edges: Floats, reached: Floats) -> Floats:
+    """Give the shares near the first edge; where its row is too wide for that, what it holds more than the next one."""
+    if edges.size < 3 or edges[1] - edges[0] <= NEAR[0]:
+        return found
+    return np.full(NEAR.size, max(2 * reached[1] - reached[0] - reached[2], 0.0))
+
+
+def _zero_share(histogram: Histogram, rms: float) -> float:
+    """Give the share of exact zeros; 0 where the rows are too wide to tell.
+
+    A row around zero that is a thousandth of the values' size wide holds next to nothing, unless it is of zeros.
+    """
+    if rms == 0:
+        return 1.0
+    if histogram.zero_count is not None:
+        return histogram.zero_count / histogram.num
+    edges = histogram.buckets.edges
+    place = min(int(np.searchsorted(edges, 0.0, side="right")) - 1, histogram.counts.size - 1)
+    if place < 0 or edges[place + 1] < 0 or edges[place + 1] - edges[place] > 1e-3 * rms:
+        return 0.0
+    return float(histogram.counts[place]) / histogram.num
