@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from gpu_targets import COMMAND, FILE, INSTALL, kept, remarks, rows, title
+from read_report import doctor_text, reading_text
 from results import OURS, Run, newest, rate_text, ratio_text, seconds_text
 from targets import TARGETS
 
@@ -134,7 +135,7 @@ def gpu_text(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-def blocks(runs: list[Run], gpus: Path) -> dict[str, str]:
+def blocks(runs: list[Run], results: Path) -> dict[str, str]:
     """Write the text between each pair of markers: a table for each machine, under a line that names it."""
     tables = (("benchmarks", benchmark_table), ("targets", target_table))
     return {
@@ -142,7 +143,9 @@ def blocks(runs: list[Run], gpus: Path) -> dict[str, str]:
             name: "\n\n".join(f"{run.title}\n\n{table(run)}" for run in runs)
             for name, table in tables
         },
-        "gpu": gpu_text(gpus),
+        "gpu": gpu_text(results / FILE),
+        "doctor": doctor_text(results / "illnesses"),
+        "reading": reading_text(results / "reading"),
     }
 
 
@@ -184,7 +187,7 @@ def main(check: bool, results: Path, readme: Path) -> None:
         sys.exit(1)
     old = readme.read_text(encoding="utf-8")
     try:
-        new = spliced(old, blocks(runs, results / FILE))
+        new = spliced(old, blocks(runs, results))
     except ValueError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -117,7 +117,9 @@ def newest(results: Path) -> list[Run]:
         runs = [
             json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
         ]
-        runs = [run for run in runs if not run["tiny"]]
+        runs = [
+            run for run in runs if "cases" in run and not run["tiny"]
+        ]  # else another benchmark's
         full = [run for run in runs if not run["only"]]
         # max() keeps the first of equals; of two runs in one second the later has the later name.
         whole = [run for run in full if not run["quick"]] or full

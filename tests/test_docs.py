@@ -35,7 +35,7 @@ def fenced(language: str) -> list[str]:
 def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = fenced("python")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     exec(compile("\n".join(blocks), str(README), "exec"), {})
     assert "Histogram(num=1000000" in capsys.readouterr().out
     assert len(list(tmp_path.glob("runs/example/events.out.tfevents.*"))) == 1

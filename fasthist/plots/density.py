@@ -231,3 +231,8 @@ def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
     """Give the share between each two borders."""
     return np.diff(_up_to(edges, shares, borders))
+
+
+def labelled_rows(count: int, most: int = 6) -> NDArray[np.int64]:
+    """Give rows of so many that get a label: at equal distances, the last among them."""
+    return np.arange(count - 1, -1, -math.ceil(count / most))[::-1]

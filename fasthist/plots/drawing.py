@@ -126,7 +126,7 @@ def draw_ridge(series: SeriesLike, ax: Any) -> None:
         ax.vlines(at, feet, tops, color=theme.atom, linewidth=1, zorder=4)
         ax.plot(at, tops, ".", color=theme.atom, markersize=3, zorder=4)
     ax.set_ylim(len(histograms) - 0.6, -overlap - 0.3)
-    labelled = density.spread_evenly(len(histograms), 6)
+    labelled = density.labelled_rows(len(histograms))
     ax.set_yticks(labelled, [str(step) for step in steps[labelled]])
     ax.set_ylabel("step")
     _set_values(ax.xaxis, axis)

@@ -166,7 +166,7 @@ def _draw_ridge(steps: NDArray[np.int64], histograms: Sequence[Histogram], sheet
                 one, axis, -row, one.shares * drawing.APART, sheet.colours.atom, name=f"step {step}"
             )
         )
-    labelled = density.spread_evenly(len(histograms), 6)
+    labelled = density.labelled_rows(len(histograms))
     sheet.show_values(sheet.x, axis)
     sheet.y.update(
         title="step",
