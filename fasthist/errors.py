@@ -56,7 +56,7 @@ class EventFileError(FasthistError, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.path}, byte {self.offset}: {self.problem}. Accepted: records as they were written. "
-            "Hint: pass skip_corrupt=True to pass over such records, or copy the file again."
+            "Hint: pass skip_corrupt=True (--skip-corrupt) to pass over such records, or copy the file again."
         )
 
 

@@ -770,7 +770,7 @@ def test_the_error_tells_where_and_what(tmp_path):
     assert (error.path, error.offset) == (str(path), second)
     assert str(error) == (
         f"{path}, byte {second}: the checksum of the record's data is wrong. Accepted: records as they were written. "
-        "Hint: pass skip_corrupt=True to pass over such records, or copy the file again."
+        "Hint: pass skip_corrupt=True (--skip-corrupt) to pass over such records, or copy the file again."
     )
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert reader.corrupt_count == 0

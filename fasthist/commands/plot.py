@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example, tag_option
+from fasthist.commands.options import example, skip_corrupt_option, tag_option
 from fasthist.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ KINDS = ("ridge", "overlay", "heatmap", "percentiles")
     "--step", metavar="N", type=int, help="Step of an overlay. Default: the last of each run."
 )
 @click.option("--dark", is_flag=True, help="Draw on dark ground.")
+@skip_corrupt_option
 def plot(
     paths: tuple[Path, ...],
     out: Path,
@@ -49,6 +50,7 @@ def plot(
     kind: str | None,
     step: int | None,
     dark: bool,
+    skip_corrupt: bool,
 ) -> None:
     """Draw runs: a small picture for each tag.
 
@@ -68,7 +70,7 @@ def plot(
     if not out.absolute().parent.is_dir():
         msg = f"-o {out}: there is no directory {out.absolute().parent}. Make it first."
         raise ArgumentError(msg)
-    runs = _open(paths)
+    runs = _open(paths, skip_corrupt=skip_corrupt)
     kind = kind or ("ridge" if len(runs) == 1 and step is None else "overlay")
     layout = lay_out(runs, kind, pattern, step)
     if form == "html":
@@ -81,13 +83,13 @@ def plot(
         click.echo(f"fasthist: left out {layout.left_out} more; choose with --tag", err=True)
 
 
-def _open(paths: tuple[Path, ...]) -> dict[str, History]:
+def _open(paths: tuple[Path, ...], *, skip_corrupt: bool) -> dict[str, History]:
     """Read all runs, named by what tells them apart; those without histograms are left out."""
     from fasthist.history import History
 
     runs: dict[str, History] = {}
     for path in paths:
-        for run, history in History.open_all(path).items():
+        for run, history in History.open_all(path, skip_corrupt=skip_corrupt).items():
             name = run if len(paths) == 1 and run != "." else str(path / run)
             if name in runs:
                 msg = f"{path} is named twice. Accepted: each run once."

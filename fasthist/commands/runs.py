@@ -48,10 +48,8 @@ def read_run(history: History, advance: Callable[[int], None]) -> None:
     history.refresh(advance)
     if not history:
         below = [str(Path(history.path, run)) for run in find_runs(history.path) if run != "."]
-        hint = f"Name one of the runs below: {few(below, 8)}" if below else "Were any flushed?"
-        msg = (
-            f"{history.path} holds no histograms. Accepted: event files with at least one. {hint}."
-        )
+        hint = f"Name one of the runs below: {few(below, 8)}." if below else "Were any flushed?"
+        msg = f"{history.path} holds no histograms. Accepted: event files with at least one. {hint}"
         raise ArgumentError(msg)
 
 
