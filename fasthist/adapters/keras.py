@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log
+from fasthist.adapters.watching import Pattern, Schedule, Selection, distinct, parse_log
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
 from fasthist.sinks import Sink
@@ -177,19 +177,7 @@ class HistogramCallback(Callback):
 
 
 def _paths(variables: Iterable[Any]) -> list[str]:
-    return _unique(one.path for one in variables)
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    """Make names differ: Keras allows two layers of one name, and so two variables of one path."""
-    found: dict[str, None] = {}
-    for name in names:
-        free, count = name, 0
-        while free in found:
-            count += 1
-            free = f"{name}_{count}"
-        found[free] = None
-    return list(found)
+    return distinct(one.path for one in variables)
 
 
 def _gradients(model: Any, x: Any, y: Any, sample_weight: Any = None) -> list[Any]:
@@ -233,7 +221,7 @@ def _gradients(model: Any, x: Any, y: Any, sample_weight: Any = None) -> list[An
 def _activations(model: Any, x: Any, chosen: Selection) -> Iterator[tuple[str, Any]]:
     """Run the model once, and give what its layers gave."""
     layers = list({id(layer): (name, layer) for name, layer in _layers(model)}.values())
-    names = _unique(f"activations/{name}" for name, _ in layers)
+    names = distinct(f"activations/{name}" for name, _ in layers)
     given: dict[str, list[Any]] = {name: [] for name in names if name in chosen}
     with contextlib.ExitStack() as stack:
         for name, (_, layer) in zip(names, layers, strict=True):

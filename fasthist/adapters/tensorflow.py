@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fasthist.adapters.watching import Schedule
+from fasthist.adapters.watching import Schedule, distinct
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
 from fasthist.sinks import Sink
@@ -131,15 +131,7 @@ def _add_in_graph(writer: Sink, tree: dict[str, Any], step: Any, every: int) -> 
 
 
 def _names(variables: list[Any]) -> list[str]:
-    names: dict[str, None] = {}
-    for one in variables:
-        name = getattr(one, "path", None) or one.name.partition(":")[0]
-        free, count = name, 0
-        while free in names:
-            count += 1
-            free = f"{name}_{count}"
-        names[free] = None
-    return list(names)
+    return distinct(getattr(one, "path", None) or one.name.partition(":")[0] for one in variables)
 
 
 def _dense(gradient: Any) -> Any:

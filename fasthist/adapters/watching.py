@@ -37,6 +37,24 @@ def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tupl
     return tuple(kind for kind in accepted if kind in asked)
 
 
+def distinct(names: Iterable[str]) -> list[str]:
+    """Make names differ: Keras and TensorFlow allow two layers of one name, and so two variables of one path.
+
+    Examples
+    --------
+    >>> distinct(["dense", "norm", "dense"])
+    ['dense', 'norm', 'dense_1']
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        free, count = name, 0
+        while free in found:
+            count += 1
+            free = f"{name}_{count}"
+        found[free] = None
+    return list(found)
+
+
 class Selection:
     """Tags chosen by regular expressions, which are searched for anywhere in the tag.
 
