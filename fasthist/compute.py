@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist import intake, tree
+from fasthist import dask_arrays, intake, sharding, tree
 from fasthist.buckets import Buckets, parse_buckets
 from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
@@ -35,7 +35,8 @@ def histogram(
     ----------
     values : array[...]
         From any library, of any real dtype, shape and strides; see `fasthist.intake.read`. Never written to.
-        An empty array gives a histogram with ``num == 0``.
+        An empty array gives a histogram with ``num == 0``. Dask counts its own, see `fasthist.dask_arrays.count`.
+        Of a `DTensor`, this rank's part, see `fasthist.sharding.local_part`; `fasthist.distributed` adds them up.
     buckets : "auto", "tensorflow", int, float64[k + 1] or Buckets
         TensorFlow's limits ("tensorflow": exponential, the same for every tensor, so that histograms add up);
         the same, and beside the counts a `Histogram.outline`, of which TensorBoard draws a better picture ("auto");
@@ -84,7 +85,10 @@ def histogram(
     gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
-    return tally([intake.read(values, name, device)], layout, workers, gpu)[0]
+    if dask_arrays.is_dask(values):
+        return dask_arrays.count({name: values}, layout, threads, device, gpu)[name]
+    part = sharding.local_part(values, name)
+    return tally([intake.read(part, name, device)], layout, workers, gpu)[0]
 
 
 def histograms(
@@ -127,15 +131,22 @@ def histograms(
     workers = thread_count(threads)
     found: dict[str, Histogram | None] = {}
     arrays: dict[str, intake.Dense | DeviceArray] = {}
+    spread: dict[str, Any] = {}
     streams: dict[int, int] = {}
     for tag, leaf in tree.named_leaves(values).items():
         if isinstance(leaf, Histogram):
             found[tag] = leaf
         else:
             found[tag] = None  # keeps the order of the tree
-            arrays[tag] = intake.read(leaf, tag, device, streams)
+            if dask_arrays.is_dask(leaf):
+                spread[tag] = leaf
+            else:
+                part = sharding.local_part(leaf, tag)
+                arrays[tag] = intake.read(part, tag, device, streams)
     counted = tally(list(arrays.values()), layout, workers, gpu)
     found.update(zip(arrays, counted, strict=True))
+    if spread:
+        found.update(dask_arrays.count(spread, layout, threads, device, gpu))
     return cast("dict[str, Histogram]", found)
 
 

@@ -6,6 +6,7 @@ difference to ``torch.compile``, autocast, gradient accumulation or activation c
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 def watch(
     model: Any,
-    writer: Sink,
+    writer: Sink | None,
     log: str | Iterable[str] = "all",
     every: int = 100,
     *,
     include: Pattern = None,
     exclude: Pattern = None,
     optimizer: Any = None,
+    distributed: Any = False,
 ) -> Watch:
     """Log histograms of a model's tensors while it is trained.
 
@@ -39,8 +41,9 @@ def watch(
     ----------
     model : torch.nn.Module
         Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside.
-    writer : Sink
-        A `fasthist.SummaryWriter`, the one of this module, or a sink of `fasthist.sinks`. It stays open.
+    writer : Sink or None
+        A `fasthist.SummaryWriter`, the one of this module, or a sink of `fasthist.sinks`. It stays open. None, with
+        `distributed`, on the ranks that do not write.
     log : str or iterable of str
         Some of "weights", "gradients", "updates" and "activations"; "all" is the first three.
     every : int
@@ -49,6 +52,9 @@ def watch(
         Regular expressions, searched for in the tag: log tags that match the first, and not the second.
     optimizer : torch.optim.Optimizer, optional
         Count its steps, and log right after each that is due. Without it, call ``step()`` of what is returned.
+    distributed : bool or torch.distributed.ProcessGroup
+        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the same
+        arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
 
     Returns
     -------
@@ -58,7 +64,8 @@ def watch(
     Raises
     ------
     ArgumentError
-        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks.
+        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. With
+        `distributed`, there is no process group, or a model of FSDP1 keeps copies of its shards.
 
     Notes
     -----
@@ -75,6 +82,12 @@ def watch(
 
     Between logged steps nothing is done. No random number is drawn, no tensor is changed, and none is kept.
 
+    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each gradient
+    that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2, tensor parallelism) as
+    its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names); any other is taken to be the
+    same on each rank, as in ``DistributedDataParallel``, and counted on the first. Activations are each rank's own, and
+    added up.
+
     Examples
     --------
     >>> import fasthist
@@ -89,19 +102,30 @@ def watch(
     ...         _ = optimizer.step()
     ...         watched.step(step)
     """
-    return Watch(model, writer, log, every, Selection(include, exclude), optimizer)
+    return Watch(model, writer, log, every, Selection(include, exclude), optimizer, distributed)
 
 
 class Watch:
     """What `watch` returns."""
 
     def __init__(
-        self, model: Any, writer: Sink, log: str | Iterable[str], every: int,
-        selection: Selection, optimizer: Any,
+        self, model: Any, writer: Sink | None, log: str | Iterable[str], every: int,
+        selection: Selection, optimizer: Any, distributed: Any,
     ) -> None:  # fmt: skip
         if not isinstance(model, torch.nn.Module):
             msg = f"model={type(model).__name__} is no torch.nn.Module. Accepted: a module whose parameters are trained."
             raise ArgumentError(msg)
+        if writer is None and not distributed:
+            msg = "writer=None writes nothing. Accepted: a SummaryWriter or sink; None with distributed=True alone."
+            raise ArgumentError(msg)
+        self._distributed = bool(distributed)
+        self._group = None if distributed is True else distributed
+        self._sharded = False
+        if distributed:
+            from fasthist.distributed import check_group
+
+            check_group(self._group)
+            self._sharded = _is_sharded(model)
         self._kinds = parse_log(log)
         self._schedule = Schedule(every)
         self._selection = selection
@@ -136,7 +160,10 @@ class Watch:
         if due:
             tree = dict(self._found())
             self._release()
-            self._writer.add_histograms(tree, step)
+            if self._distributed:
+                tree = self._whole(tree, step)
+            if self._writer is not None:
+                self._writer.add_histograms(tree, step)
         if self._schedule.due:
             self._prepare()
 
@@ -161,7 +188,12 @@ class Watch:
         if "weights" in self._kinds:
             yield from self._chosen("weights", parameters)
         if "gradients" in self._kinds:
-            gradients = [(name, one.grad) for name, one in parameters if one.grad is not None]
+            # Where FSDP1 has left nothing of a parameter, there is no gradient either.
+            gradients = [
+                (name, one if one.grad is None else one.grad)
+                for name, one in parameters
+                if one.grad is not None or (self._sharded and one.requires_grad and not one.numel())
+            ]
             if parameters and not gradients and not self._warned:
                 self._warned = True
                 warnings.warn(
@@ -176,6 +208,14 @@ class Watch:
         for tag, outputs in self._outputs.items():
             yield tag, sum(outputs[1:], outputs[0])
 
+    def _whole(self, tree: dict[str, Any], step: int) -> dict[str, Histogram]:
+        """Add up what all ranks have; of what each has a copy of, that of the first."""
+        from fasthist import distributed
+
+        if not self._sharded and torch.distributed.get_rank(self._group):
+            tree = {tag: one.new_empty(0) if _is_copy(one) else one for tag, one in tree.items()}
+        return distributed.histograms(tree, self._group, step=step, redistribute=True)
+
     def _chosen(self, kind: str, named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         for name, one in named:
             tag = f"{kind}/{name}"
@@ -187,7 +227,7 @@ class Watch:
         if model is None:
             return []
         return [
-            (name.replace("_orig_mod.", ""), one)
+            (_clean(name), one)
             for name, one in model.named_parameters()
             if not torch.nn.parameter.is_lazy(one)
         ]
@@ -200,7 +240,7 @@ class Watch:
             self._before = {tag: one.clone() for tag, one in weights}
         if "activations" in self._kinds and model is not None:
             for name, module in model.named_modules():
-                tag = f"activations/{name}"
+                tag = f"activations/{_clean(name)}"
                 if name and not isinstance(module, _CONTAINERS) and tag in self._selection:
                     self._hooks.append(module.register_forward_hook(partial(self._on_forward, tag)))
 
@@ -228,6 +268,33 @@ _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 
 def _gone() -> None:
     """Stand for a reference to a model that is not there any more."""
+
+
+def _clean(name: str) -> str:
+    """Take the names of wrappers out of a parameter's or module's."""
+    return name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
+
+
+def _is_copy(one: Any) -> bool:
+    """Say whether this is a parameter's tensor that each rank has all of: activations are histograms by now."""
+    return isinstance(one, torch.Tensor) and not hasattr(one, "placements")
+
+
+def _is_sharded(model: Any) -> bool:
+    """Say whether the plain parameters of a model are shards: those of FSDP1 are."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:
+        return False
+    wrapped = [one for one in model.modules() if isinstance(one, fsdp.FullyShardedDataParallel)]
+    for one in wrapped:
+        strategy = one.sharding_strategy.name
+        if strategy not in ("FULL_SHARD", "SHARD_GRAD_OP") or not one._use_orig_params:
+            msg = (
+                f"a module of FSDP1 with {strategy}, use_orig_params={one._use_orig_params} has copies or padding on its "
+                "ranks. Accepted: FULL_SHARD or SHARD_GRAD_OP, with use_orig_params=True. Hint: or use fully_shard()."
+            )
+            raise ArgumentError(msg)
+    return bool(wrapped)
 
 
 def _unwrapped(model: Any) -> Any:

@@ -1,0 +1,326 @@
+"""The event files that the ranks of a run wrote, each on its own: whose they are, what they hold, and its sum.
+
+A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice, in
+the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so for
+each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of what a rank
+has written twice, as after a restart, the last counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.display import contiguous
+from fasthist.errors import ArgumentError, BucketsError
+from fasthist.events.reader import ReadHistogram, read
+from fasthist.hist import Histogram
+from fasthist.outline import Part, merge_outlines
+
+Key = tuple[str, int]
+"""A tag and a step."""
+
+# What comes after process and counter: fasthist's counter has six digits, that of torch and TensorFlow ends where they do.
+_OURS = re.compile(r"\.\d+\.0\d{5}(?!\d)(.*)$")
+_OTHERS = re.compile(r"\.\d+\.\d+((?:[^\d.].*|\.\D.*)?)$")
+_NUMBERED = re.compile(r"(.*rank\D?)(\d+)(.*)", re.IGNORECASE)
+
+
+class Rank(NamedTuple):
+    """A rank, by what its files tell it apart with, and its files in order."""
+
+    name: str
+    paths: list[Path]
+
+
+@dataclass
+class Index:
+    """What the files of all ranks hold.
+
+    Attributes
+    ----------
+    holders : dict of (str, int) to int
+        For each tag and step the ranks that have it, as bits.
+    sizes : dict of Path to int
+        Histograms in each file.
+    again : Counter
+        How many times a rank (by number), tag and step comes before the one that counts.
+    """
+
+    holders: dict[Key, int] = field(default_factory=dict)
+    sizes: dict[Path, int] = field(default_factory=dict)
+    again: Counter[tuple[int, str, int]] = field(default_factory=Counter)
+
+
+def find_ranks(directory: Path) -> list[Rank]:
+    """Group the event files in a directory, and in those in it, by rank.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such directory, it has the files of one rank at most, or it cannot be told whose files they are.
+    """
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "is not there"
+        msg = f"{directory} {what}. Accepted: a directory that the ranks' event files are in."
+        raise ArgumentError(msg)
+    files: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(directory.rglob("*tfevents*")):
+        if path.is_file():
+            place = path.parent.relative_to(directory).as_posix()
+            files.setdefault((place, _suffix(path.name)), []).append(path)
+    places: dict[str, str] = {}
+    ranks = []
+    for (place, suffix), paths in files.items():
+        if suffix and (other := places.setdefault(suffix, place)) != place:
+            msg = (
+                f"{directory}: both {other} and {place} have files that end in {suffix!r}. Accepted: the files of a rank in "
+                "one directory. Hint: merge the runs one by one."
+            )
+            raise ArgumentError(msg)
+        ranks.append(
+            Rank("/".join(part for part in (place.strip("."), suffix) if part) or ".", paths)
+        )
+    if not ranks:
+        msg = (
+            f"{directory} has no event files. Accepted: a directory that those of the ranks are in."
+        )
+        raise ArgumentError(msg)
+    if len(ranks) == 1:
+        msg = (
+            f"{directory} has the files of one rank, {ranks[0].name!r}. Accepted: two ranks or more. Hint: give each rank a "
+            'directory or an end of file names of its own, as in SummaryWriter(log_dir, filename_suffix=".rank3").'
+        )
+        raise ArgumentError(msg)
+    return sorted(ranks, key=lambda rank: _natural(rank.name))
+
+
+def _suffix(name: str) -> str:
+    found = _OURS.search(name) or _OTHERS.search(name)
+    # Who writes no process number (tensorboardX) tells ranks apart by all that comes after the time.
+    suffix = found[1] if found else name.partition("tfevents")[2].lstrip(".0123456789")
+    return suffix.removesuffix(".v2")  # which TensorFlow puts behind the suffix
+
+
+def _natural(name: str) -> list[str | int]:
+    """Give what sorts rank10 behind rank9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def lost_ranks(ranks: list[Rank]) -> list[str]:
+    """Name the ranks that are missing from those numbered with the word "rank", as in .rank0 and .rank2."""
+    found = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
+    numbers = {int(match[2]) for match in found if match}
+    begins = {(match[1], match[3]) for match in found if match}
+    if None in found or len(begins) != 1:
+        return []
+    ((before, after),) = begins
+    missing = sorted(set(range(max(numbers))) - numbers)
+    return [f"{before}{number}{after}" for number in missing]
+
+
+def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
+    """Read all files for what they hold.
+
+    Parameters
+    ----------
+    ranks : list of Rank
+    advance : callable
+        Called with the bytes of each file.
+
+    Raises
+    ------
+    ArgumentError
+        There is no histogram in them.
+    EventFileError
+        A record is damaged.
+    """
+    index = Index()
+    for number, rank in enumerate(ranks):
+        for path in rank.paths:
+            size = 0
+            for one in read(path):
+                key = (one.tag, one.step)
+                holders = index.holders.get(key, 0)
+                if holders >> number & 1:
+                    index.again[number, one.tag, one.step] += 1
+                index.holders[key] = holders | 1 << number
+                size += 1
+            index.sizes[path] = size
+            advance(path.stat().st_size)
+    if not index.holders:
+        msg = f"there is no histogram in the {len(ranks)} ranks' files. Accepted: files that hold some."
+        raise ArgumentError(msg)
+    return index
+
+
+def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[list[ReadHistogram]]:
+    """Give what the ranks have for each tag and step, in the order of the first rank's files.
+
+    Parameters
+    ----------
+    ranks : list of Rank
+    index : Index
+        Of the same files.
+    chosen : set of (str, int)
+        The tags and steps to be given.
+
+    Yields
+    ------
+    list of ReadHistogram
+        One for each rank that has this tag and step, in their order.
+
+    Raises
+    ------
+    ArgumentError
+        A file has become shorter meanwhile.
+    """
+    again = index.again.copy()
+    waiting: dict[Key, dict[int, ReadHistogram]] = {}
+
+    def last_ones(number: int) -> Iterator[ReadHistogram]:
+        for path in ranks[number].paths:
+            # What has been written since the index was made is not in it.
+            for one in itertools.islice(read(path), index.sizes[path]):
+                if again[number, one.tag, one.step]:
+                    again[number, one.tag, one.step] -= 1
+                elif (one.tag, one.step) in chosen:
+                    yield one
+
+    def joined(number: int, one: ReadHistogram) -> list[ReadHistogram] | None:
+        key = (one.tag, one.step)
+        found = waiting.setdefault(key, {})
+        found[number] = one
+        if len(found) < index.holders[key].bit_count():
+            return None
+        del waiting[key]
+        return [found[number] for number in sorted(found)]
+
+    streams = [last_ones(number) for number in range(len(ranks))]
+    for first, stream in enumerate(streams):
+        for one in stream:
+            if whole := joined(first, one):
+                yield whole
+            key = (one.tag, one.step)
+            for number, other in enumerate(streams):
+                while (
+                    key in waiting
+                    and number not in waiting[key]
+                    and index.holders[key] >> number & 1
+                ):
+                    met = next(other, None)
+                    if met is None:
+                        msg = f"the files of {ranks[number].name} became shorter while they were read."
+                        raise ArgumentError(msg)
+                    if whole := joined(number, met):
+                        yield whole
+
+
+def added(parts: list[Histogram]) -> Histogram:
+    """Add up histograms from files, of disjoint values.
+
+    Parameters
+    ----------
+    parts : list of Histogram
+        At least one, over any buckets, without an outline.
+
+    Returns
+    -------
+    Histogram
+        `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as far
+        as a file tells, the counts are exact. Else they have an outline, made of the parts' buckets, inside which values
+        are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
+
+    Raises
+    ------
+    BucketsError
+        The counts of one are not whole.
+    """
+    if any(part.counts.dtype.kind == "f" for part in parts):
+        msg = "counts that are not whole numbers, or beyond 2**53, cannot be added. Accepted: whole counts."
+        raise BucketsError(msg)
+    filled = [part for part in parts if part.num]
+    placed = [_placed(part) for part in filled]
+    plain = [part for part in placed if part is not None]
+    if len(plain) == len(filled) and any(len(part.buckets) > 1 for part in filled):
+        nothing = [
+            _over(_LIMITS, part, np.zeros(len(_LIMITS), "u8")) for part in parts if not part.num
+        ]
+        return _sum([*plain, *nothing])
+    whole = _sum([_over(_ANY, part, np.array([part.num], "u8")) for part in parts])
+    if not filled:
+        return whole
+    rows = merge_outlines([_outline(part) for part in filled])
+    edges, counts = contiguous(rows)
+    return replace(whole, buckets=Buckets(edges), counts=counts.astype("u8"), outlined=rows)
+
+
+_LIMITS = tensorflow_buckets()
+_ANY = Buckets(np.array([0.0, 1.0]))
+
+
+def _sum(parts: list[Histogram]) -> Histogram:
+    return sum(parts[1:], parts[0])
+
+
+def _over(buckets: Buckets, part: Histogram, counts: NDArray[np.uint64]) -> Histogram:
+    return replace(part, buckets=buckets, counts=counts)
+
+
+def _placed(part: Histogram) -> Histogram | None:
+    """Put counts back into TensorFlow's buckets, if each bucket of a file can be but one of those."""
+    limits, edges = _LIMITS.edges, part.buckets.edges
+    low, high = part.min, part.max
+    if len(edges) == 2:
+        # A constant has some room on both sides.
+        middle = edges[0] / 2 + edges[1] / 2
+        near = limits[np.abs(limits - middle).argmin()]
+        room = max(abs(near) * 2.0**-20, 2.0**-100)
+        value = near if (near - room, near + room) == tuple(edges) else middle
+        if edges[1] - edges[0] < 3 * max(abs(value) * 2.0**-20, 2.0**-100):
+            edges = np.array([value, value])
+            low = high = float(value)
+    elif edges[-1] in limits and edges[-2] not in limits:
+        # The largest value is itself a limit: what is equal to it has a narrow bucket before it.
+        edges = np.append(edges[:-2], edges[[-1, -1]])
+    filled = part.counts.nonzero()[0]
+    place = _LIMITS.index(edges[filled])
+    if not (np.isin(edges[1:-1], limits).all() and (edges[filled + 1] <= limits[place + 1]).all()):
+        return None
+    counts = np.zeros(len(_LIMITS), dtype=np.uint64)
+    np.add.at(counts, place, part.counts[filled])
+    return replace(part, buckets=_LIMITS, counts=counts, min=low, max=high)
+
+
+def _outline(part: Histogram) -> Part:
+    rows = part.to_rows()
+    low, high = rows[0, 0], rows[-1, 1]
+    # A value alone has a row hardly wider than itself, or, in the newer form, any.
+    alone = part.num == 1 or high - low <= max(abs(low) * 2.0**-23, 1e-30)
+    return rows, low, low if alone and len(rows) == 1 else high
+
+
+def incomplete(ranks: list[Rank], index: Index) -> list[str]:
+    """Say which tags and steps some ranks lack, in a line for each tag and set of ranks."""
+    everyone = (1 << len(ranks)) - 1
+    found: dict[tuple[int, str], list[int]] = {}
+    for (tag, step), holders in index.holders.items():
+        if holders != everyone:
+            found.setdefault((holders, tag), []).append(step)
+    lines = []
+    for (holders, tag), steps in found.items():
+        missing = [rank.name for number, rank in enumerate(ranks) if not holders >> number & 1]
+        where = f"step {steps[0]}"
+        if len(steps) > 1:
+            where = f"{len(steps)} steps, {min(steps)} to {max(steps)}"
+        lines.append(f"{tag} at {where}: not in the files of {', '.join(missing)}")
+    return lines
