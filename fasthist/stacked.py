@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from itertools import compress
-from operator import attrgetter, not_
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from fasthist.buckets import Buckets, tensorflow_buckets
 from fasthist.errors import ArgumentError
-from fasthist.hist import Histogram
+from fasthist.hist import EXPONENTS, Histogram
+from fasthist.kernels import packing
 from fasthist.pending import PendingHistogram
 
 Histograms = dict[str, Histogram]
@@ -34,8 +34,8 @@ _get_arrays = attrgetter("counts", "exponent_counts", "cast_losses")
 _LIMB = 40
 """Bits of a limb: a sum is sent as two of them, whose sums over four million ranks fit into int64."""
 
-_SEGMENTS = 3
-"""Of the counts of a histogram: lower and upper half of the buckets, exponents. Of each the used span is sent."""
+_NUMBERS = len(_INTEGERS) + 6 + 2 * len(_SUMS)
+"""Of each histogram beside its counts: 17 integers, which are added up."""
 
 
 class Stacked:
@@ -63,39 +63,63 @@ class Stacked:
         self._order = list(histograms)
         self._tags = sorted(histograms)
         self._parts = [histograms[tag] for tag in self._tags]
-        self._segments: list[NDArray[np.uint64]] = []
-        self._losses = [_NO_LOSSES[:0]]
-        self._integers: list[Sequence[int]] = []
         self._described: dict[str, str] = {}
-        texts: dict[tuple[int, str], str] = {}  # most histograms have the same buckets
-        for tag, one in zip(self._tags, self._parts, strict=True):
+        self._members: dict[int, list[int]] = {}  # of the same buckets, most have
+        self._counts: list[NDArray[Any]] = []
+        exponents, losses, integers = [_NO_EXPONENTS[:0]], [_NO_LOSSES[:0]], []
+        texts: dict[tuple[int, str], str] = {}
+        for i, (tag, one) in enumerate(zip(self._tags, self._parts, strict=True)):
             if not isinstance(one, Histogram):
                 msg = f"{tag!r} is {type(one).__name__}, no Histogram. Accepted: what fasthist.histograms() gives."
                 raise ArgumentError(msg)
-            counts, exponents, losses = _get_arrays(one)
-            if counts.dtype.kind != "u":
-                msg = f"{tag!r} has counts that are not whole. Accepted: histograms that fasthist has counted."
-                raise ArgumentError(msg)
-            middle = counts.size // 2
-            self._segments += (
-                counts[:middle],
-                counts[middle:],
-                _NONE if exponents is None else exponents,
-            )
-            self._losses.append(_NO_LOSSES if losses is None else losses)
-            integers: Sequence[int] = _get_integers(one)
+            counts, by_exponent, lost = _get_arrays(one)
+            if counts.dtype != np.uint64:
+                if counts.dtype.kind != "u":
+                    msg = f"{tag!r} has counts that are not whole. Accepted: histograms that fasthist has counted."
+                    raise ArgumentError(msg)
+                counts = counts.astype(np.uint64)
+            numbers: Sequence[int] = _get_integers(one)
             missing = ""
-            if exponents is None or losses is None or None in integers:
+            if by_exponent is None or lost is None or None in numbers:
                 missing = ", ".join(name for name in _OPTIONAL if getattr(one, name) is None)
-                integers = [number or 0 for number in integers]
-            self._integers.append(integers)
-            key = id(one.buckets), missing
-            if key not in texts:
-                texts[key] = _described(one.buckets, missing)
-            self._described[tag] = texts[key]
+                numbers = [number or 0 for number in numbers]
+                by_exponent = _NO_EXPONENTS if by_exponent is None else by_exponent
+                lost = _NO_LOSSES if lost is None else lost
+            kind = id(one.buckets)
+            if (kind, missing) not in texts:
+                texts[kind, missing] = _described(one.buckets, missing)
+            self._described[tag] = texts[kind, missing]
+            self._members.setdefault(kind, []).append(i)
+            self._counts.append(counts)
+            exponents.append(by_exponent)
+            losses.append(lost)
+            integers.append(numbers)
+        self._exponents = np.concatenate(exponents).reshape(-1, len(EXPONENTS))
+        self._losses = np.concatenate(losses).reshape(-1, 6).astype(np.int64)
+        self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
         # NaN for those that are unknown.
         floats = [_get_floats(one) for one in self._parts]
         self._floats = np.array(floats, np.float64).reshape(-1, 4)
+        self._find_counts()
+
+    def _find_counts(self) -> None:
+        """Find out where the counts lie, and which are the buckets of the extremes."""
+        n = len(self._counts)
+        self._addresses = np.fromiter(map(packing.address, self._counts), np.int64, n)
+        for i in np.flatnonzero(self._addresses == 0).tolist():
+            self._counts[i] = self._counts[i].copy()
+            self._addresses[i] = packing.address(self._counts[i])
+        self._sizes = np.empty(n, np.int64)
+        self._outermost = np.empty((n, 2), np.int64)
+        for members in self._members.values():
+            buckets = self._parts[members[0]].buckets
+            self._sizes[members] = len(buckets)
+            self._outermost[members] = buckets.index(self._floats[members, :2])
+        lengths = np.fromiter(map(len, self._counts), np.int64, n)
+        if (lengths != self._sizes).any():  # or memory that is not theirs would be read
+            i = int(np.argmax(lengths != self._sizes))
+            msg = f"{self._tags[i]!r} has {lengths[i]} counts. Accepted: one for each of its {self._sizes[i]} buckets."
+            raise ArgumentError(msg)
 
     def described(self) -> dict[str, str]:
         """Say what has to be the same on every rank, by tag."""
@@ -108,37 +132,32 @@ class Stacked:
         what the largest is wanted of is negative. Infinities stand for none; and for unknown, where they are not the sum itself.
         """
         values = self._floats
+        num, below, above = self._integers[:, :3].T
         ends = np.hstack((values[:, :1], -values[:, 1:2], values[:, 2:], -values[:, 2:]))
         ends[np.isnan(ends)] = -np.inf
-        num = np.array([row[:1] for row in self._integers], np.float64).reshape(-1, 1)
-        ends[num[:, 0] == 0, :2] = np.inf  # the extremes of no values are any rank's
-
-        begins = np.cumsum([0, *(segment.size for segment in self._segments)])
-        seen = np.concatenate([_NONE, *self._segments], dtype=bool, casting="unsafe")
-        used = np.flatnonzero(seen)
-        low, high = np.searchsorted(used, begins[:-1]), np.searchsorted(used, begins[1:])
-        some = low < high
-        spans = np.full((some.size, 2), np.inf)
-        spans[some, 0] = used[low[some]] - begins[:-1][some]
-        spans[some, 1] = begins[:-1][some] - used[high[some] - 1]
-        return np.hstack((ends, -num, spans.reshape(-1, 2 * _SEGMENTS)))
+        ends[num == 0, :2] = np.inf  # the extremes of no values are any rank's
+        inside = (num - below - above).view(np.uint64)
+        spans = np.empty((num.size, packing.SEGMENTS, 2), np.int64)
+        packing.find_spans(
+            self._addresses, self._sizes, self._outermost, inside, self._exponents, spans
+        )
+        spans[..., 1] *= -1
+        spans = np.where(spans[..., 1:] < 0, spans, np.inf)
+        return np.hstack((ends, -num[:, None], spans.reshape(-1, 2 * packing.SEGMENTS)))
 
     def agree(self, bounds: NDArray[np.float64], ranks: int) -> None:
         """Take note of the minimum of so many ranks' bounds."""
-        self._extremes = bounds[:, :2].tolist()
+        self._extremes = bounds[:, :2]
         self._sum_bounds = bounds[:, 2:6].reshape(-1, 2, 2)
-        spans = bounds[:, 7:].reshape(-1, 2)
-        used = np.isfinite(spans)
-        first = np.where(used, spans, 0)[:, 0].astype(np.int64)
-        after = np.where(used, 1 - spans, 0)[:, 1].astype(np.int64)
-        self._first, self._after = first.tolist(), after.tolist()
+        spans = bounds[:, 7:].reshape(-1, packing.SEGMENTS, 2)
+        self._spans = np.where(np.isfinite(spans), np.abs(spans), 0).astype(np.int64)
         # Two counts share an int64 where no sum of either can reach the other.
-        narrow = np.repeat(-bounds[:, 6] * ranks < 2.0**31, _SEGMENTS)
-        sizes = np.where((narrow, ~narrow), after - first, 0)
-        ends = np.cumsum(sizes, axis=1)
-        self._places = np.where(narrow, *(ends - sizes)).tolist()
-        self._narrow = narrow.tolist()
-        self._pairs, self._wide = (int(sizes[0].sum()) + 1) // 2, int(sizes[1].sum())
+        self._narrow = -bounds[:, 6] * ranks < 2.0**31
+        sizes = self._spans[..., 1] - self._spans[..., 0]
+        narrow = self._narrow[:, None]
+        few, many = np.where(narrow, sizes, 0), np.where(narrow, 0, sizes)
+        self._places = np.where(narrow, _before(few), _before(many))
+        self._pairs, self._wide = (int(few.sum()) + 1) // 2, int(many.sum())
         # The upper limb of a sum counts units of which the largest rank's sum has less than 2**_LIMB.
         largest = np.abs(self._sum_bounds).max(axis=1)
         self._finite = np.isfinite(largest)
@@ -146,60 +165,66 @@ class Stacked:
 
     def sums(self) -> NDArray[np.int64]:
         """Give what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
-        spans = zip(self._segments, self._first, self._after, strict=True)
-        counts = [segment[first:after] for segment, first, after in spans]
-        narrow = np.zeros(2 * self._pairs, np.uint32)
-        few = [_NONE, *compress(counts, self._narrow)]
-        np.concatenate(few, out=narrow[: sum(map(len, few))], casting="unsafe")
-        wide = np.concatenate([_NONE, *compress(counts, map(not_, self._narrow))])
+        n = len(self._parts)
+        sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
+        narrow, wide, rest = self._divided(sums)
+        packing.pack(
+            self._addresses, self._exponents, self._spans, self._places, self._narrow, narrow, wide
+        )
         scaled = np.ldexp(np.where(self._finite, self._floats[:, 2:], 0.0), -self._units)
         upper = np.rint(scaled)
         lower = np.rint(np.ldexp(scaled - upper, _LIMB))
-        rest = (
-            np.array(self._integers, np.int64).reshape(-1, len(_INTEGERS)),
-            np.concatenate(self._losses).reshape(-1, 6),
-            upper,
-            lower,
+        np.concatenate(
+            (self._integers, self._losses, upper, lower), axis=1, out=rest, casting="unsafe"
         )
-        numbers = np.hstack([part.astype(np.int64) for part in rest])
-        return np.concatenate((narrow.view(np.int64), wide.view(np.int64), numbers.ravel()))
+        return sums
 
     def received(self, sums: NDArray[np.int64]) -> Histograms:
         """Give the histograms that the sums over all ranks tell, each made when it is first read."""
+        *counts, rest = self._divided(sums)
+
+        def find(i: int) -> Histogram:
+            return self._found(i, counts[not self._narrow[i]], rest[i].tolist())
+
+        found: Histograms = {tag: PendingHistogram(find, i) for i, tag in enumerate(self._tags)}
+        return found if self._order == self._tags else {tag: found[tag] for tag in self._order}
+
+    def _divided(self, sums: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Give views of its parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
         narrow, wide, rest = np.split(sums, (self._pairs, self._pairs + self._wide))
-        counts: dict[bool, NDArray[Any]] = {True: narrow.view(np.uint32), False: wide}
-        numbers = rest.reshape(-1, 17)
+        return narrow.view(np.uint32), wide.view(np.uint64), rest.reshape(-1, _NUMBERS)
 
-        def find(number: int) -> Histogram:
-            return self._found(number, counts, numbers[number].tolist())
-
-        number = {tag: i for i, tag in enumerate(self._tags)}
-        return {tag: PendingHistogram(find, number[tag]) for tag in self._order}
-
-    def _found(self, number: int, counts: dict[bool, NDArray[Any]], rest: list[int]) -> Histogram:
-        begin = number * _SEGMENTS
-        arrays = []
-        for i in range(begin, begin + _SEGMENTS):
-            first, after, place = self._first[i], self._after[i], self._places[i]
-            arrays.append(np.zeros(self._segments[i].size, np.uint64))
-            arrays[-1][first:after] = counts[self._narrow[i]][place : place + after - first]
+    def _found(self, i: int, counts: NDArray[Any], rest: list[int]) -> Histogram:
+        mine = self._parts[i]
+        whole = np.zeros(len(mine.buckets), np.uint64)
+        by_exponent = np.zeros(len(EXPONENTS), np.uint64)
+        goals = (whole, whole, by_exponent)
+        for goal, (first, after), place in zip(
+            goals, self._spans[i].tolist(), self._places[i].tolist(), strict=True
+        ):
+            goal[first:after] = counts[place : place + after - first]
         values: dict[str, Any] = dict(zip(_INTEGERS, rest, strict=False))
-        values["exponent_counts"] = arrays.pop()
+        values["exponent_counts"] = by_exponent
         values["cast_losses"] = np.array(rest[7:13], np.uint64).reshape(3, 2)
-        mine = self._parts[number]
         values.update({name: None for name in _OPTIONAL if getattr(mine, name) is None})
-        for i, name in enumerate(_SUMS):
-            low, high = self._sum_bounds[number, :, i].tolist()
-            values[name] = _total(low, high, rest[13 + i], rest[15 + i], self._units[number, i])
-        low, high = self._extremes[number]
+        for j, name in enumerate(_SUMS):
+            low, high = self._sum_bounds[i, :, j].tolist()
+            values[name] = _total(low, high, rest[13 + j], rest[15 + j], self._units[i, j])
+        low, high = self._extremes[i].tolist()
         values["min"] = low if math.isfinite(low) else None
         values["max"] = -high if math.isfinite(high) else None
         buckets = tensorflow_buckets() if mine.buckets.name == "auto" else mine.buckets
-        return Histogram(buckets, np.concatenate(arrays), **values)
+        return Histogram(buckets, whole, **values)
 
 
-_NONE = np.empty(0, np.uint64)
+_NO_EXPONENTS = np.zeros(len(EXPONENTS), np.uint64)
 _NO_LOSSES = np.zeros((3, 2), np.uint64)
+
+
+def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Add up, for each number, all that come before it."""
+    before: NDArray[np.int64] = np.cumsum(sizes).reshape(sizes.shape) - sizes
+    return before
 
 
 def _described(buckets: Buckets, missing: str) -> str:

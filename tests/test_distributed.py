@@ -26,7 +26,7 @@ def run_ranks(directory, world, module, *scenarios, seconds=SECONDS):
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "FASTHIST_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [
         sys.executable,

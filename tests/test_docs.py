@@ -16,6 +16,8 @@ README = Path(__file__).parents[1] / "README.md"
 MUST_SHOW_AN_EXAMPLE = {"fasthist.compute", "fasthist.summary_writer"}
 NAMES = [f"fasthist.{name}" for name, _ in modules(PACKAGE)]
 NEEDS = {
+    "fasthist.dask_arrays": ["dask.array"],
+    "fasthist.distributed": ["torch"],
     "fasthist.adapters.torch": ["torch"],
     "fasthist.adapters.torch_writer": ["torch", "tensorboard"],
     "fasthist.adapters.lightning": ["torch", "lightning.pytorch"],

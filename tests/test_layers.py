@@ -35,6 +35,7 @@ ORDER = (
     "kernels.cpu_buckets",
     "kernels.cpu_patterns",
     "kernels.batch",
+    "kernels.packing",
     "kernels.sort",
     "kernels.looks",
     "kernels.outlines",
@@ -60,6 +61,8 @@ ORDER = (
     "gpu_intake",
     "intake",
     "tree",
+    "sharding",
+    "dask_arrays",
     "compute",
     "checkpoints.base",
     "checkpoints.names",
@@ -87,6 +90,8 @@ ORDER = (
     "events.restart",
     "events",
     # what do you do with it?
+    "stacked",
+    "distributed",
     "arguments",
     "series",
     "thinning",
@@ -129,6 +134,8 @@ ORDER = (
     "commands.compare",
     "commands.doctor",
     "commands.plot",
+    "rank_files",
+    "commands.merge",
     "commands",
     "demo",
     "cli",
@@ -143,7 +150,7 @@ NEVER_COUNTS = {
 HEAVY = {
     "numba", "torch", "jax", "tensorflow", "tensorboard", "sklearn", "ml_dtypes", "cupy", "safetensors",
     "fsspec", "google.protobuf", "keras", "lightning", "transformers", "wandb", "matplotlib",
-    "plotly", "pyarrow",
+    "plotly", "pyarrow", "dask", "distributed",
 }  # fmt: skip
 MAY_IMPORT_AT_TOP = {
     **{f"kernels.{name}": {"numba"} for name in ("jit", "cpu", "batch", "cuda.primitives")},

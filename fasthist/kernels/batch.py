@@ -41,7 +41,8 @@ def _overload_tally(patterns, first, last, table, counts, sums):  # noqa: ARG001
 
 if numba.config.DISABLE_JIT:
 
-    def _memory(address, size, table):
+    def memory_at(address, size, table):
+        """Do what the compiled one does."""
         memory = (ctypes.c_char * (int(size) * table.itemsize)).from_address(int(address))
         return np.ndarray(int(size), table.dtype, memory)
 
@@ -64,7 +65,8 @@ else:
         return types.CPointer(table.dtype)(address, table), generate
 
     @serial
-    def _memory(address, size, table):
+    def memory_at(address, size, table):
+        """Give the numbers that begin at an address, as an array: so many, as wide as those of `table`."""
         return numba.carray(_pointer(address, table), size)
 
     @intrinsic
@@ -145,7 +147,7 @@ def do_jobs(turn, jobs, table, meaning, rows, sums, ends):
         if job >= jobs.shape[0]:
             return
         address, size, first, last, base = jobs[job]
-        patterns = _memory(address, size, table)
+        patterns = memory_at(address, size, table)
         low, high = _tally(patterns, first, last, table, counts, sums[base:])
         ends[job, 0] = low
         ends[job, 1] = high
