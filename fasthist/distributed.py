@@ -9,21 +9,22 @@ what no other rank counts, and ``fasthist.histogram([])`` where that is nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
-from fasthist import compute, sharding, tree
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist import agreement, compute, sharding, tree
+from fasthist.agreement import Reduction
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.stacked import Histograms, Stacked
+from fasthist.stacked import Histograms
 
 torch = require("torch")
 dist = require("torch.distributed", "torch")
 
-_NAMED = 3
-"""Most differences that an error tells of one rank."""
+__all__ = ["Reduction", "all_reduce", "check_group", "histograms", "reduce"]
 
 
 def all_reduce(
@@ -146,56 +147,59 @@ def histograms(
     return found
 
 
-class Reduction:
-    """What `all_reduce` and `reduce` return with ``async_op=True``."""
+class _Torch:
+    """The engine of `fasthist.agreement`: a process group."""
 
-    def __init__(self, work: Any, sums: Any, stacked: Stacked | None) -> None:
-        self._work = work
-        self._sums = sums
-        self._stacked = stacked
+    def __init__(self, group: Any, dst: int | None) -> None:
+        check_group(group)
+        self._group = group
+        self._dst = dst
+        self._device = _device(group)
+        self.ranks = dist.get_process_group_ranks(group)
+        self.rank, self.first, self.size = dist.get_rank(), self.ranks[0], len(self.ranks)
 
-    def wait(self) -> Histograms | None:
-        """Wait for the counts.
+    def least(self, numbers: Any) -> Any:
+        sent = torch.from_numpy(numbers).to(self._device)
+        dist.all_reduce(sent, dist.ReduceOp.MIN, self._group)
+        return sent.cpu().numpy()
 
-        Returns
-        -------
-        dict of str to Histogram or None
-            What the call without `async_op` returns.
+    def add(self, numbers: NDArray[np.int64]) -> Callable[[], NDArray[np.int64] | None]:
+        sent = torch.from_numpy(numbers).to(self._device)
+        if self._dst is None:
+            work = dist.all_reduce(sent, dist.ReduceOp.SUM, self._group, async_op=True)
+        else:
+            work = dist.reduce(sent, self._dst, dist.ReduceOp.SUM, self._group, async_op=True)
 
-        Raises
-        ------
-        RuntimeError
-            The engine's own.
-        """
-        self._work.wait()
-        return None if self._stacked is None else self._stacked.received(self._sums.cpu().numpy())
+        def wait() -> NDArray[np.int64] | None:
+            work.wait()
+            return sent.cpu().numpy() if self._dst in (None, self.rank) else None
+
+        return wait
+
+    def spread(self, text: str) -> str:
+        texts = [text]
+        dist.broadcast_object_list(texts, self.first, self._group, self._device)
+        return texts[0]
+
+    def gather(self, text: str) -> list[str]:
+        texts = [""] * self.size
+        dist.all_gather_object(texts, text, self._group)
+        return texts
 
 
 def _reduced(
     find: Callable[[], Histograms], group: Any, dst: int | None, step: int | None, async_op: bool
 ) -> Any:
-    check_group(group)
-    device = _device(group)
-    call = "all_reduce()" if dst is None else f"reduce(dst={dst})"
-    try:
-        if dst is not None and dst not in dist.get_process_group_ranks(group):
-            msg = f"dst={dst!r} is no rank of the group. Accepted: {dist.get_process_group_ranks(group)}."
+    engine = _Torch(group, dst)
+
+    def checked() -> Histograms:
+        if dst is not None and dst not in engine.ranks:
+            msg = f"dst={dst!r} is no rank of the group. Accepted: {engine.ranks}."
             raise ArgumentError(msg)
-        stacked = Stacked(find())
-        mine = {"call": call, "step": step, "tags": stacked.described()}
-    except Exception as error:
-        _check_agreement(None, error, group, device)  # or the others would wait for this rank
-        raise
-    _check_agreement(mine, None, group, device)
-    bounds = torch.from_numpy(stacked.bounds()).to(device)
-    dist.all_reduce(bounds, dist.ReduceOp.MIN, group)
-    stacked.agree(bounds.cpu().numpy(), dist.get_world_size(group))
-    sums = torch.from_numpy(stacked.sums()).to(device)
-    if dst is None:
-        work = dist.all_reduce(sums, dist.ReduceOp.SUM, group, async_op=True)
-    else:
-        work = dist.reduce(sums, dst, dist.ReduceOp.SUM, group, async_op=True)
-    reduction = Reduction(work, sums, stacked if dst in (None, dist.get_rank()) else None)
+        return find()
+
+    call = "all_reduce()" if dst is None else f"reduce(dst={dst})"
+    reduction = agreement.begin(engine, checked, call, step)
     return reduction if async_op else reduction.wait()
 
 
@@ -238,71 +242,3 @@ def _device(group: Any) -> Any:
         return torch.device("cpu")
     kind = next(iter(engines))
     return torch.device(kind, torch.get_device_module(kind).current_device())
-
-
-def _check_agreement(
-    mine: dict[str, Any] | None, failure: Exception | None, group: Any, device: Any
-) -> None:
-    """Raise an error on every rank if one of them has failed, or is about to reduce something else."""
-    digest = hashlib.blake2b(json.dumps(mine, default=str).encode(), digest_size=8).digest()
-    number = int.from_bytes(digest) >> 2  # so that its negative fits too
-    check = torch.tensor([number, -number, -int(mine is None)], device=device)
-    dist.all_reduce(check, dist.ReduceOp.MIN, group)
-    least, most, failed = check.tolist()
-    if least == -most and not failed:
-        return
-    # No step is lost any more: what each rank has is sent round.
-    first = dist.get_process_group_ranks(group)[0]
-    theirs = [mine]
-    dist.broadcast_object_list(theirs, first, group, device)
-    rank = dist.get_rank()
-    told: list[str] = [""] * dist.get_world_size(group)
-    differences = []
-    if mine is None:
-        differences = [f"Rank {rank}: {failure}"]
-    elif not failed:
-        differences = _differences(rank, mine, first, theirs[0])
-    dist.all_gather_object(told, "; ".join(differences), group)
-    found = [text for text in told if text]
-    if failed:
-        msg = (
-            f"nothing was added up, since not every rank has histograms. {' '.join(found[:_NAMED])}"
-        )
-        raise ArgumentError(msg) from failure
-    msg = (
-        f"the ranks do not agree: {'; '.join(found[:_NAMED])}. "
-        "Accepted: the same tags, buckets and step on every rank. "
-        'Hint: log what a rank lacks as histogram([]) there; buckets="tensorflow" are the same everywhere.'
-    )
-    raise ArgumentError(msg)
-
-
-def _differences(
-    rank: int, mine: dict[str, Any], first: int, theirs: dict[str, Any] | None
-) -> list[str]:
-    """Say how this rank's description differs from the first rank's."""
-    if theirs is None:
-        return []
-    found = [
-        f"rank {rank} has {key} {mine[key]}, rank {first} {theirs[key]}"
-        for key in ("call", "step")
-        if mine[key] != theirs[key]
-    ]
-    here, there = mine["tags"], theirs["tags"]
-    lacking = [tag for tag in there if tag not in here]
-    more = [tag for tag in here if tag not in there]
-    if lacking:
-        found.append(f"rank {rank} lacks {_listed(lacking)}, which rank {first} has")
-    if more:
-        found.append(f"rank {rank} has {_listed(more)}, which rank {first} lacks")
-    others = [tag for tag in here if tag in there and here[tag] != there[tag]]
-    found += [
-        f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
-        for tag in others[:_NAMED]
-    ]
-    return found
-
-
-def _listed(tags: list[str]) -> str:
-    more = f" and {len(tags) - _NAMED} more" if len(tags) > _NAMED else ""
-    return ", ".join(map(repr, tags[:_NAMED])) + more

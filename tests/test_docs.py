@@ -26,6 +26,7 @@ NEEDS = {
     "fasthist.adapters.tensorflow": ["tensorflow"],
     "fasthist.adapters.jax": ["jax"],
     "fasthist.adapters.jax_counts": ["jax"],
+    "fasthist.adapters.jax_processes": ["jax"],
 }
 """Packages without which a module cannot be imported."""
 

@@ -21,7 +21,7 @@ from test_watch import Recorder
 import fasthist
 from fasthist.errors import ArgumentError, ArrayError
 
-HERE = Path(__file__).parent
+PATH = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 NARROW = [name for name in DTYPES if name not in WIDE]
 
 
@@ -377,7 +377,7 @@ def run(script, **variables):
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE), "JAX_PLATFORMS": "cpu", **variables},
+        env={**os.environ, "PYTHONPATH": PATH, "JAX_PLATFORMS": "cpu", **variables},
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -456,14 +456,15 @@ for found in histograms(arrays).values():
 """
 
 
-def test_each_process_counts_its_part(need):
-    need("jax")
+def run_two(script, devices):
+    """Run a script in two processes of JAX; give the lines of each."""
     with socket.create_server(("localhost", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
-    variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": PATH}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, address, str(i)],
+            [sys.executable, "-c", script, address, str(i)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -471,15 +472,97 @@ def test_each_process_counts_its_part(need):
         )
         for i in range(2)
     ]
-    answers = [process.communicate(timeout=120) for process in processes]
+    try:
+        answers = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], answers
+    told = [out.splitlines() for out, _ in answers]
+    return [[line for line in lines if not line.startswith("[Gloo]")] for lines in told]
+
+
+def test_each_process_counts_its_part(need):
+    need("jax")
     values = np.random.default_rng(0).normal(0, 1, (4, 6)).astype(np.float32)
     parts = [f"12 {part.min()} {part.max()}" for part in values.astype(float).reshape(2, 12)]
     whole = f"24 {values.astype(float).min()} {values.astype(float).max()}"
-    assert [out.splitlines() for out, _ in answers] == [
-        [parts[0], whole],
-        [parts[1], "0 None None"],
+    assert run_two(TWO_PROCESSES, 2) == [[parts[0], whole], [parts[1], "0 None None"]]
+
+
+ADDED_UP = """
+import sys, jax, numpy as np, oracle, fasthist
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from fasthist.adapters.jax import all_reduce, histograms
+from fasthist.errors import ArgumentError
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+rng, me = np.random.default_rng(0), jax.process_index()
+devices = np.array(jax.devices())
+assert devices.size == 8
+
+wholes, arrays = {}, {}
+for number in range(200):
+    shape = [(8,), (2, 4), (4, 2), (2, 2, 2)][number % 4]
+    axes = ("a", "b", "c")[: len(shape)]
+    mesh = Mesh(rng.permutation(devices).reshape(shape), axes)
+    free = list(rng.permutation([*axes, *[None] * 3]))
+    parts = [[axis for axis in (free.pop(), free.pop()) if axis] or None for _ in range(2)]
+    spec = P(*(part and tuple(part) for part in parts))
+    values = rng.normal(0, 10.0 ** rng.integers(-20, 20), (8, 16)).astype("f4")
+    values[rng.random((8, 16)) < 0.1] = rng.choice([np.nan, np.inf, -np.inf, 0.0])
+    tag = f"{number}: {shape} {spec}"
+    wholes[tag] = values
+    arrays[tag] = jax.make_array_from_callback(values.shape, NamedSharding(mesh, spec), lambda i: values[i])
+order = list(arrays.items())
+parts = histograms(dict(order[::-1] if me else order))
+found = all_reduce(parts, step=3)
+assert list(found) == list(parts)
+wrong = [
+    f"{tag} {name}" for tag, values in wholes.items() for name in oracle.differences(found[tag], oracle.answer(values))
+]
+print(len(found), wrong, sum(one.num for one in parts.values()) > 0)
+
+# whatever mesh is set, and whatever the counts are as wide as
+large = fasthist.histogram(np.ones(4), buckets=[0, 1, 2])
+large = fasthist.Histogram(large.buckets, large.counts * np.uint64(2**40 + me), 5, 0, 2**42 + 4 * me + 5,
+                           *(-1.0, 2.0, -7.5 - me, 1e300, 0, 0, 0, None, None, None))
+with jax.set_mesh(jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)):
+    found = all_reduce({"x": large})["x"]
+print(found.counts.tolist() == [0, 4 * (2**41 + 1)], found.num - 2**43, found.below_count, found.min, found.max, found.sum,
+      found.sum_squares, found.neginf_count)
+print(all_reduce({}))
+
+tree = {f"layer{i}": fasthist.histogram([float(i)]) for i in range(3)}
+without = {tag: one for tag, one in tree.items() if tag != "layer1"}
+for mine, step in ((without if me else tree, 1), (tree if me else without, 1), (tree, me), ([] if me else tree, 1)):
+    try:
+        print(all_reduce(mine, step=step))
+    except ArgumentError as error:
+        print(error)
+    assert all_reduce(tree, step=1)["layer2"].num == 2  # and the processes are as good as before
+"""
+
+
+def test_processes_add_up(need):
+    need("jax")
+    first, second = run_two(ADDED_UP, 4)
+    assert first == second
+    assert first[:3] == [
+        "200 [] True",
+        "True 14 10 -1.0 2.0 -16.0 2e+300 None",
+        "{}",
     ]
+    for told, expected in zip(
+        first[3:],
+        (
+            "the ranks do not agree: rank 1 lacks 'layer1', which rank 0 has. Accepted: the same tags",
+            "the ranks do not agree: rank 1 has 'layer1', which rank 0 lacks. Accepted",
+            "the ranks do not agree: rank 1 has step 1, rank 0 0. Accepted",
+            "nothing was added up, since not every rank has histograms. Rank 1: histograms=list is no dict.",
+        ),
+        strict=True,
+    ):
+        assert told.startswith(expected)
 
 
 WIDE_NUMBERS = """

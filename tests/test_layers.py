@@ -91,6 +91,7 @@ ORDER = (
     "events",
     # what do you do with it?
     "stacked",
+    "agreement",
     "distributed",
     "arguments",
     "series",
@@ -121,6 +122,7 @@ ORDER = (
     "adapters.keras",
     "adapters.tensorflow",
     "adapters.jax_counts",
+    "adapters.jax_processes",
     "adapters.jax",
     "adapters",
     "commands.terminal",

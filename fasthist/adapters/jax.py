@@ -1,7 +1,7 @@
 """JAX: name the arrays of Flax, Equinox and Optax, count shards where they lie, and count within ``jit``.
 
 Outside ``jit``, ``writer.add_histograms(named(weights=params, gradients=grads), step)`` is all it takes; `histograms` does
-not gather what is sharded over devices. Within, `count` counts on the device that computes, and `add_histograms` sends the
+not gather what is sharded over devices, and `all_reduce` adds up over processes. Within, `count` counts on the device that computes, and `add_histograms` sends the
 answer to a writer.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from fasthist import compute
 from fasthist.adapters.jax_counts import Counts, count, to_histogram
+from fasthist.adapters.jax_processes import all_reduce
 from fasthist.adapters.watching import Pattern, Schedule, Selection
 from fasthist.hist import Histogram
 from fasthist.packages import require
@@ -24,7 +25,15 @@ jax = require("jax")
 jnp = require("jax.numpy", "jax")
 io_callback = require("jax.experimental", "jax").io_callback
 
-__all__ = ["Counts", "add_histograms", "count", "histograms", "named", "to_histogram"]
+__all__ = [
+    "Counts",
+    "add_histograms",
+    "all_reduce",
+    "count",
+    "histograms",
+    "named",
+    "to_histogram",
+]
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def histograms(values: Any, *, buckets: compute.BucketsArgument = "auto") -> dic
     -------
     dict of str to Histogram
         By tag. Each element is counted once: of every shard, the first replica, if this process holds it. So where an array
-        is spread over processes these are histograms of a part, which add up to the whole over all processes.
+        is spread over processes these are histograms of a part, which `all_reduce` adds up to the whole.
 
     Raises
     ------

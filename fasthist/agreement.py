@@ -1,0 +1,167 @@
+"""The histograms of one step added up over ranks, whatever engine carries the numbers, or told apart on every rank.
+
+Nothing is sent of which not every rank has the same: before anything else the ranks compare a digest of what they are about
+to add up. If one of them has something else, or nothing, all of them raise what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthist.errors import ArgumentError
+from fasthist.stacked import Histograms, Stacked
+
+_NAMED = 3
+"""Most differences that an error tells of one rank."""
+
+Description = dict[str, Any]
+"""Call, step, and what each tag has to be the same in."""
+
+
+class Engine(Protocol):
+    """What carries numbers between ranks; each method is called on all of them, and is one collective.
+
+    Attributes
+    ----------
+    rank, first : int
+        This rank, and the one with which the others are compared, as errors name them.
+    size : int
+        How many ranks there are.
+    """
+
+    rank: int
+    first: int
+    size: int
+
+    def least(self, numbers: Any) -> Any:
+        """Give the minimum over the ranks of each number: of float64[n], or of int64[n]."""
+
+    def add(self, numbers: NDArray[np.int64]) -> Callable[[], NDArray[np.int64] | None]:
+        """Begin to add up int64[n]; give what waits for the sums, or None on a rank that does not get them."""
+
+    def spread(self, text: str) -> str:
+        """Give the first rank's text."""
+
+    def gather(self, text: str) -> list[str]:
+        """Give the texts of all ranks."""
+
+
+class Reduction:
+    """Sums that are on their way."""
+
+    def __init__(self, wait: Callable[[], NDArray[np.int64] | None], stacked: Stacked) -> None:
+        self._wait = wait
+        self._stacked = stacked
+
+    def wait(self) -> Histograms | None:
+        """Wait for the counts.
+
+        Returns
+        -------
+        dict of str to Histogram or None
+            None on a rank that does not get them.
+
+        Raises
+        ------
+        RuntimeError
+            The engine's own.
+        """
+        sums = self._wait()
+        return None if sums is None else self._stacked.received(sums)
+
+
+def begin(engine: Engine, find: Callable[[], Any], call: str, step: int | None) -> Reduction:
+    """Begin to add up histograms over all ranks: two collectives, and a third that may be waited for later.
+
+    Parameters
+    ----------
+    engine : Engine
+    find : callable
+        Gives this rank's histograms, by tag. What it raises, it raises on this rank, and an ArgumentError on all others.
+    call : str
+        What the caller was called as; the same on every rank.
+    step : int or None
+        Likewise.
+
+    Returns
+    -------
+    Reduction
+
+    Raises
+    ------
+    ArgumentError
+        On every rank, naming the difference.
+    """
+    try:
+        stacked = Stacked(find())
+        mine = {"call": call, "step": step, "tags": stacked.described()}
+        said = json.dumps(mine, default=str)
+    except Exception as error:
+        _check(engine, None, "null", error)  # or the others would wait for this rank
+        raise
+    _check(engine, mine, said, None)
+    stacked.agree(engine.least(stacked.bounds()), engine.size)
+    return Reduction(engine.add(stacked.sums()), stacked)
+
+
+def _check(engine: Engine, mine: Description | None, said: str, failure: Exception | None) -> None:
+    """Raise an error on every rank if one of them has failed, or is about to reduce something else."""
+    digest = hashlib.blake2b(said.encode(), digest_size=8).digest()
+    number = int.from_bytes(digest) >> 2  # so that its negative fits too
+    check = np.array([number, -number, -int(mine is None)])
+    least, most, failed = engine.least(check).tolist()
+    if least == -most and not failed:
+        return
+    # No step is lost any more: what the first rank has is sent to all.
+    theirs: Description | None = json.loads(engine.spread(said))
+    told = ""
+    if mine is None:
+        told = f"Rank {engine.rank}: {failure}"
+    elif theirs is not None and not failed:
+        told = "; ".join(_differences(engine, mine, theirs))
+    found = [text for text in engine.gather(told) if text]
+    if failed:
+        msg = (
+            f"nothing was added up, since not every rank has histograms. {' '.join(found[:_NAMED])}"
+        )
+        raise ArgumentError(msg) from failure
+    msg = (
+        f"the ranks do not agree: {'; '.join(found[:_NAMED])}. "
+        "Accepted: the same tags, buckets and step on every rank. "
+        'Hint: log what a rank lacks as histogram([]) there; buckets="tensorflow" are the same everywhere.'
+    )
+    raise ArgumentError(msg)
+
+
+def _differences(engine: Engine, mine: Description, theirs: Description) -> list[str]:
+    """Say how this rank's description differs from the first rank's."""
+    rank, first = engine.rank, engine.first
+    found = [
+        f"rank {rank} has {key} {mine[key]}, rank {first} {theirs[key]}"
+        for key in ("call", "step")
+        if mine[key] != theirs[key]
+    ]
+    here, there = mine["tags"], theirs["tags"]
+    lacking = [tag for tag in there if tag not in here]
+    more = [tag for tag in here if tag not in there]
+    if lacking:
+        found.append(f"rank {rank} lacks {_listed(lacking)}, which rank {first} has")
+    if more:
+        found.append(f"rank {rank} has {_listed(more)}, which rank {first} lacks")
+    others = [tag for tag in here if tag in there and here[tag] != there[tag]]
+    found += [
+        f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
+        for tag in others[:_NAMED]
+    ]
+    return found
+
+
+def _listed(tags: list[str]) -> str:
+    more = f" and {len(tags) - _NAMED} more" if len(tags) > _NAMED else ""
+    return ", ".join(map(repr, tags[:_NAMED])) + more
