@@ -14,15 +14,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fasthist import intake
 from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
 from fasthist.errors import ArrayError
 from fasthist.hist import Histogram
-from fasthist.kernels import tally
+from fasthist.kernels import host, tally
+from fasthist.kernels.cuda.plan import DeviceArray
 from fasthist.kernels.pool import VARIABLE, thread_count
 from fasthist.outline import merge_outlines
 
@@ -75,9 +77,9 @@ def count(
 
     Notes
     -----
-    Named buckets and edges take one pass. Uniform ones need the extremes of all chunks before the first can be counted:
-    both are in one graph, in which every chunk is made twice, since to keep them would take the memory of the whole
-    array. ``x.persist()`` first is quicker where that is there.
+    Named buckets and edges take one pass. Uniform ones need the extremes of all chunks before the first can be counted, so
+    every chunk is made and read twice, in one graph: for all that but the counts, and for the counts. To keep the chunks
+    would take the memory of the whole array; where that is there, ``x.persist()`` first is quicker.
 
     The kernels are compiled once for a machine, by `fasthist.warmup` or the first call, and found in Numba's cache by
     every worker that sees the same one.
@@ -91,11 +93,11 @@ def count(
     """
     import dask
 
-    how = {"threads": threads, "device": device, "gpu": gpu}
+    how = _How(threads, device, gpu)
     graphs = [_graph(array, name, buckets, how) for name, array in arrays.items()]
     found: dict[str, Histogram] = dict(zip(arrays, dask.compute(*graphs), strict=True))
     for name, histogram in found.items():
-        if isinstance(buckets, int) and histogram.below_count + histogram.above_count:
+        if isinstance(buckets, int) and histogram.counts.sum() != histogram.num:
             msg = (
                 f"{name}: the values of the Dask array were others when its chunks were made a second time. Accepted "
                 'with a number of buckets: chunks that are the same each time. Hint: pass .persist(), or buckets="auto".'
@@ -104,23 +106,35 @@ def count(
     return found
 
 
-def _graph(array: Any, name: str, buckets: Buckets | int, how: dict[str, Any]) -> Any:
+class _How(NamedTuple):
+    """How a task counts a chunk."""
+
+    threads: int | None
+    device: str | None
+    gpu: int | None
+
+    def thread_count(self) -> int:
+        if self.threads is None and not os.environ.get(VARIABLE, "").strip():
+            return 1
+        return thread_count(self.threads)
+
+
+def _graph(array: Any, name: str, buckets: Buckets | int, how: _How) -> Any:
     """Give an array of Dask without dimensions, whose only chunk is the histogram."""
     # Of a dtype that no chunk can be counted in, the caller hears before anything is computed.
     intake.read(np.empty(0, array.dtype), name)
-    work = partial(_count, name=name, **how)
     if isinstance(buckets, Buckets):
-        return _reduced(_each(partial(work, buckets=buckets), array))
+        return _reduced(_each(partial(_count, name, how, buckets), array), _added)
     from dask.graph_manipulation import bind
 
-    # Other edges than TensorFlow's take integers as float64, as uniform ones do, but need a second look at them.
+    # Other edges than TensorFlow's take integers as float64, as uniform ones do.
     rounds = array.dtype.kind in "iu" and array.dtype.itemsize == 8
     first = Buckets(np.array([0.0, 1.0])) if rounds else tensorflow_buckets()
-    edges = _each(
-        partial(_divide, number=buckets), _reduced(_each(partial(work, buckets=first), array))
-    )
+    look = _reduced(_each(partial(_count, name, how, first), array), _added)
+    edges = _each(partial(_divide, buckets), look)
     # The same chunks under other names, made after the edges are known: else all would be held until then.
-    return _reduced(_each(work, bind(array, edges), edges))
+    again = _each(partial(_count_again, name, how), bind(array, edges), edges)
+    return _each(_completed, look, edges, _reduced(again, _added_counts))
 
 
 def _each(work: Any, array: Any, *shared: Any) -> Any:
@@ -133,15 +147,15 @@ def _each(work: Any, array: Any, *shared: Any) -> Any:
     return dask.array.blockwise(work, index, array, index, *others, dtype=object, meta=meta)
 
 
-def _reduced(counted: Any) -> Any:
-    """Add up an array of Dask whose chunks are histograms, by a tree."""
+def _reduced(counted: Any, add: Any) -> Any:
+    """Add up an array of Dask whose chunks are histograms or their counts, by a tree."""
     import dask.array
 
     return dask.array.reduction(
         counted,
         chunk=_unchanged,
-        combine=_added,
-        aggregate=_added,
+        combine=add,
+        aggregate=add,
         concatenate=False,
         split_every=_BRANCHES,
         dtype=object,
@@ -154,36 +168,43 @@ def _unchanged(counted: Any, axis: Any, keepdims: bool) -> Any:
     return counted
 
 
-def _count(
-    chunk: Any,
-    buckets: Buckets,
-    *,
-    name: str,
-    threads: int | None,
-    device: str | None,
-    gpu: int | None,
-) -> Histogram:
-    if threads is None and not os.environ.get(VARIABLE, "").strip():
-        threads = 1
-    return tally([intake.read(chunk, name, device)], buckets, thread_count(threads), gpu)[0]
+def _count(name: str, how: _How, buckets: Buckets, chunk: Any) -> Histogram:
+    return tally([intake.read(chunk, name, how.device)], buckets, how.thread_count(), how.gpu)[0]
 
 
-def _divide(whole: Histogram, number: int) -> Buckets:
+def _count_again(name: str, how: _How, chunk: Any, edges: Buckets) -> NDArray[np.uint64]:
+    """Count in buckets that divide the range of all values."""
+    array = intake.read(chunk, name, how.device)
+    if isinstance(array, DeviceArray) or how.gpu is not None:
+        return tally([array], edges, how.thread_count(), how.gpu)[0].counts
+    return host.count_uniform(array, edges, how.thread_count())
+
+
+def _divide(number: int, whole: Histogram) -> Buckets:
     ends = (0.0, 1.0) if whole.min is None or whole.max is None else (whole.min, whole.max)
     return uniform_buckets(number, *ends)
 
 
-def _added(counted: Any, axis: Any, keepdims: bool) -> Histogram:
-    """Add up histograms in nested lists: one for each axis, or none."""
+def _completed(look: Histogram, edges: Buckets, counts: NDArray[np.uint64]) -> Histogram:
+    return replace(look, buckets=edges, counts=counts, below_count=0, above_count=0)
+
+
+def _flat(counted: Any) -> list[Any]:
+    """Give what nested lists hold: one for each axis, or none."""
+    if not isinstance(counted, list):
+        return [counted]
+    return [one for part in counted for one in _flat(part)]
+
+
+def _added_counts(counted: Any, axis: Any, keepdims: bool) -> NDArray[np.uint64]:
     del axis, keepdims
-    parts: list[Histogram] = []
-    waiting = [counted]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, Histogram):
-            parts.append(one)
-        else:
-            waiting += reversed(one)
+    total: NDArray[np.uint64] = np.add.reduce(_flat(counted))
+    return total
+
+
+def _added(counted: Any, axis: Any, keepdims: bool) -> Histogram:
+    del axis, keepdims
+    parts: list[Histogram] = _flat(counted)
     if len(parts) == 1 or parts[0].buckets.name != "auto":
         return sum(parts[1:], parts[0])
     # All outlines at once: one after the other takes longer, and moves the rows each time.

@@ -72,6 +72,30 @@ def tally(
     return found
 
 
+def count_uniform(
+    array: tuple[NDArray[Any], Format], buckets: Buckets, threads: int
+) -> NDArray[np.uint64]:
+    """Count an array in uniform buckets whose range is known: the second of the two looks that `tally` takes, alone.
+
+    Parameters
+    ----------
+    array : (carrier[...], Format)
+        As for `tally`.
+    buckets : Buckets
+        Uniform. What lies outside of them is passed over.
+    threads : int
+        At most this many.
+
+    Returns
+    -------
+    uint64[k]
+    """
+    if array[1].is_code:
+        return tally([array], buckets, threads)[0].counts
+    chunks = Chunks(array[0], CHUNK)
+    return _count_again(chunks, array[1], buckets, threads, spanned=True)[0]
+
+
 def _groups(
     arrays: Sequence[tuple[NDArray[Any], Format]],
 ) -> Iterator[Sequence[tuple[NDArray[Any], Format]]]:
