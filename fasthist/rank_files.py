@@ -219,7 +219,10 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
                 ):
                     met = next(other, None)
                     if met is None:
-                        msg = f"the files of {ranks[number].name} became shorter while they were read."
+                        msg = (
+                            f"the files of {ranks[number].name} became shorter while they were read. "
+                            "Accepted: files that nobody rewrites meanwhile. Hint: merge again."
+                        )
                         raise ArgumentError(msg)
                     if whole := joined(number, met):
                         yield whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ SECONDS = 120
 WORLD = 8
 
 
-def run_ranks(directory, world, module, *scenarios, seconds=SECONDS):
-    """Run scenarios on so many processes, and give what each rank found; None for one that wrote nothing."""
-    environment = {
+def environment():
+    """Give the environment of a rank."""
+    return {
         **os.environ,
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
@@ -28,6 +29,10 @@ def run_ranks(directory, world, module, *scenarios, seconds=SECONDS):
         "FASTHIST_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
+
+
+def run_ranks(directory, world, module, *scenarios, seconds=SECONDS):
+    """Run scenarios on so many processes, and give what each rank found; None for one that wrote nothing."""
     command = [
         sys.executable,
         HERE / "distributed_worker.py",
@@ -36,7 +41,7 @@ def run_ranks(directory, world, module, *scenarios, seconds=SECONDS):
         str(seconds),
         module,
     ]
-    done = subprocess.run([*command, *scenarios], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *scenarios], env=environment(), capture_output=True, text=True)
     files = [directory / f"{rank}.json" for rank in range(world)]
     found = [json.loads(file.read_text("utf-8")) if file.exists() else None for file in files]
     if not any(found):
@@ -167,6 +172,34 @@ def test_what_differs_is_told_on_every_rank(sums, few, what):
         for one in of(ranks, "disagreements"):
             assert [text for text in TOLD[what] if text not in one[what]] == []
             assert one[f"{what}: then"] == len(ranks)  # and the group is as good as before
+
+
+# -- torchrun ----------------------------------------------------------------------------------------------------
+
+
+def test_torchrun(need, tmp_path):
+    need("torch")
+    import fasthist
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-addr", "127.0.0.1", "--master-port", str(port)),
+        *(str(HERE / "distributed_torchrun.py"), str(tmp_path)),
+    ]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [(tag, step, one.num) for _, tag, step, _, one in fasthist.read(tmp_path)]
+    sizes = {"0.weight": 35, "0.bias": 7, "2.weight": 7, "2.bias": 1}
+    assert sorted(found) == sorted(
+        (f"{kind}/{name}", step, size)
+        for kind in ("weights", "gradients", "updates")
+        for name, size in sizes.items()
+        for step in range(2)
+    )
 
 
 # -- lost ranks --------------------------------------------------------------------------------------------------
