@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import ranks_model
 from gpu_targets import COMMAND, FILE, INSTALL, kept, remarks, rows, title
 from read_report import doctor_text, reading_text
 from results import OURS, Run, newest, rate_text, ratio_text, seconds_text
@@ -138,6 +139,7 @@ def gpu_text(path: Path) -> str:
 def blocks(runs: list[Run], results: Path) -> dict[str, str]:
     """Write the text between each pair of markers: a table for each machine, under a line that names it."""
     tables = (("benchmarks", benchmark_table), ("targets", target_table))
+    ranks = results / ranks_model.FILE
     return {
         **{
             name: "\n\n".join(f"{run.title}\n\n{table(run)}" for run in runs)
@@ -146,6 +148,7 @@ def blocks(runs: list[Run], results: Path) -> dict[str, str]:
         "gpu": gpu_text(results / FILE),
         "doctor": doctor_text(results / "illnesses"),
         "reading": reading_text(results / "reading"),
+        **({"ranks": ranks_model.text_of(ranks)} if ranks.exists() else {}),
     }
 
 

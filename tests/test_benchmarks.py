@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import socket
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -596,6 +597,43 @@ def test_report_asks_for_markers_and_for_a_run(tmp_path):
     unmarked = reported("--check", tmp_path=tmp_path)
     assert unmarked.exit_code == 1
     assert "the README has no <!-- benchmarks:begin -->" in unmarked.output
+
+
+def test_the_benchmark_of_ranks_and_its_report(tmp_path, need):
+    need("torch")
+    need("matplotlib")
+    import ranks_model
+
+    script = ROOT / "benchmarks" / "ranks.py"
+    out = tmp_path / ranks_model.FILE
+    command = [sys.executable, str(script), "--tensors", "3", "--rounds", "2", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text("utf-8"))
+    assert [row["processes"] for row in found["rows"]] == [2, 4, 8] * 2
+    for row in found["rows"]:
+        assert len(row["bytes"]) == 3
+        of_counts = sum(row["bytes"]) - ranks_model.bytes_of(3, 0)
+        buckets = 1550 + 256 if row["values"] == "everywhere" else 600
+        assert 0 < of_counts <= 3 * 4 * buckets
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKED.format("targets", "benchmarks"), "utf-8")
+    put(tmp_path, "1")
+    assert "has no <!-- ranks:begin -->" in reported(tmp_path=tmp_path).output
+    readme.write_text(readme.read_text("utf-8") + "<!-- ranks:begin -->\n<!-- ranks:end -->\n")
+    assert reported(tmp_path=tmp_path).exit_code == 0
+    assert "| normals | 8 | " in readme.read_text("utf-8")
+    assert "| everywhere | 10,000 | " in readme.read_text("utf-8")
+    out.write_text("[]", "utf-8")
+    assert "is not a file of python benchmarks/ranks.py" in reported(tmp_path=tmp_path).output
+
+
+def test_the_model_of_many_ranks():
+    import ranks_model
+
+    assert ranks_model.bytes_of(1000, 1806, narrow=False) == 24 + 1000 * (104 + 136 + 1806 * 8)
+    assert ranks_model.sent_in_ring(8.0, 4) == 12
+    assert [ranks_model.messages(1024, ring=ring) for ring in (True, False)] == [6138, 60]
 
 
 def test_labels_do_not_overlap(need):
