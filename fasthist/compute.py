@@ -171,6 +171,7 @@ def warmup() -> None:
     """
     from fasthist.kernels.encoding import encode
     from fasthist.kernels.transport import wasserstein, wasserstein_of_pairs
+    from fasthist.stacked import Stacked
 
     every_buckets: tuple[BucketsArgument, ...] = ("auto", 2, [0.0, 1.0])
     for name, row in FORMATS.items():
@@ -185,6 +186,9 @@ def warmup() -> None:
     edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
     wasserstein(edges, counts[1:], edges, counts[1:])
     wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)
+    stacked = Stacked({"": histogram([0.0])})
+    stacked.agree(stacked.bounds(), 1)
+    stacked.sums()
 
 
 def parse_device(device: str | None) -> int | None:

@@ -21,12 +21,12 @@ caching.FunctionCache._impl_class._locator_classes = []
 IS_WARM = """
 import tempfile
 import fasthist
-from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns, outlines
+from fasthist.kernels import batch, cpu, cpu_buckets, cpu_patterns, outlines, packing
 from numba.core.dispatcher import Dispatcher
 fasthist.warmup()
 with tempfile.TemporaryDirectory() as folder, fasthist.SummaryWriter(folder) as writer:
     writer.add_histogram("a", [1.0, 2.0], 1)
-for module in (batch, cpu, cpu_buckets, cpu_patterns, outlines):
+for module in (batch, cpu, cpu_buckets, cpu_patterns, outlines, packing):
     for name, kernel in vars(module).items():
         if isinstance(kernel, Dispatcher) and kernel.stats.cache_misses:
             print(name, *kernel.stats.cache_misses)

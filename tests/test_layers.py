@@ -63,6 +63,7 @@ ORDER = (
     "tree",
     "sharding",
     "dask_arrays",
+    "stacked",
     "compute",
     "checkpoints.base",
     "checkpoints.names",
@@ -90,7 +91,6 @@ ORDER = (
     "events.restart",
     "events",
     # what do you do with it?
-    "stacked",
     "agreement",
     "distributed",
     "arguments",
