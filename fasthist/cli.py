@@ -1,4 +1,4 @@
-"""The command line: ``fasthist demo``, ``log`` and ``warmup``; `fasthist.commands` has those that read.
+"""The command line: ``fasthist demo``, ``log`` and ``warmup``; `fasthist.commands` has those that read runs.
 
 Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit
 code 1; a wrong use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the
@@ -19,6 +19,7 @@ import click
 import fasthist
 from fasthist.commands.compare import compare
 from fasthist.commands.doctor import doctor
+from fasthist.commands.merge import merge
 from fasthist.commands.options import example
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
@@ -72,7 +73,7 @@ def main() -> None:
     """Histograms of huge tensors, streamed to TensorBoard."""
 
 
-for _command in (show, compare, doctor, plot):
+for _command in (show, compare, doctor, plot, merge):
     main.add_command(_command)
 
 

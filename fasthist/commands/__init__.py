@@ -1,4 +1,4 @@
-"""The commands that read: ``fasthist show``, ``compare``, ``doctor`` and ``plot``, a module for each.
+"""The commands that read runs: ``fasthist show``, ``compare``, ``doctor``, ``plot`` and ``merge``, a module for each.
 
 To read it: `terminal` and `options` are what they share of a terminal and of the command line, `runs` how they open what
 they are told; `lines` and `export` belong to ``show``, `differences` and `comparing` to ``compare``.

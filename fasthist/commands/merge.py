@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fasthist.commands.options import example
 from fasthist.commands.terminal import progress
 from fasthist.errors import ArgumentError, BucketsError
 
@@ -22,7 +23,7 @@ LEFT_OUT = 3
 
 
 @click.command(
-    epilog="\b\nExample:\n  fasthist merge runs/ranks --out runs/whole\n  tensorboard --logdir runs/whole"
+    epilog=example("fasthist merge runs/ranks --out runs/whole", "tensorboard --logdir runs/whole")
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
