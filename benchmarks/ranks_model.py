@@ -51,13 +51,15 @@ def messages(ranks: int, *, ring: bool) -> int:
 
 
 def text_of(path: Path) -> str:
-    """Write both tables.
+    """Write both tables, or that nothing was measured.
 
     Raises
     ------
     ValueError
         The file holds something else.
     """
+    if not path.exists():
+        return f"Not measured yet: `{COMMAND}`."
     try:
         found = json.loads(path.read_text("utf-8"))
         tensors = found["tensors"]

@@ -139,7 +139,6 @@ def gpu_text(path: Path) -> str:
 def blocks(runs: list[Run], results: Path) -> dict[str, str]:
     """Write the text between each pair of markers: a table for each machine, under a line that names it."""
     tables = (("benchmarks", benchmark_table), ("targets", target_table))
-    ranks = results / ranks_model.FILE
     return {
         **{
             name: "\n\n".join(f"{run.title}\n\n{table(run)}" for run in runs)
@@ -148,7 +147,7 @@ def blocks(runs: list[Run], results: Path) -> dict[str, str]:
         "gpu": gpu_text(results / FILE),
         "doctor": doctor_text(results / "illnesses"),
         "reading": reading_text(results / "reading"),
-        **({"ranks": ranks_model.text_of(ranks)} if ranks.exists() else {}),
+        "ranks": ranks_model.text_of(results / ranks_model.FILE),
     }
 
 

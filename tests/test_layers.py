@@ -90,9 +90,10 @@ ORDER = (
     "events.index",
     "events.restart",
     "events",
-    # what do you do with it?
+    # how is it added up over ranks?
     "agreement",
     "distributed",
+    # how do you log it, and what does it tell?
     "arguments",
     "series",
     "thinning",
