@@ -1,22 +1,25 @@
 """How fast Dask counts an array that is larger than memory, beside its own ``sum()``, and how much memory a worker takes.
 
 Both go over the same array in turns. A chunk is a copy of the same normals, so that making it takes little of the time.
-Prints one line of JSON.
+The result goes to ``bench_results/dask.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 
+import click
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
+from read_report import dask_text
+from run import RESULTS, environment
 
 import fasthist
+
+FILE = "dask.json"
 
 _NORMALS = 1 << 16
 
@@ -52,31 +55,34 @@ def reset_peak() -> int:
     return memory("VmRSS")
 
 
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=20.0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--chunk-mib", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--buckets", default="auto", help="a name, or a number of uniform buckets")
-    arguments = parser.parse_args()
-    buckets = int(arguments.buckets) if arguments.buckets.isdecimal() else arguments.buckets
-    array = array_of(arguments.gigabytes, arguments.chunk_mib)
+@click.command(epilog="Example: python benchmarks/dask_rate.py --gigabytes 2")
+@click.option("--gigabytes", default=20.0, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option("--chunk-mib", default=128, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option(
+    "--buckets", default="auto", show_default=True, help="A name, or how many uniform ones."
+)
+@click.option("--out", default=RESULTS / FILE, type=click.Path(path_type=Path))
+def main(
+    gigabytes: float, workers: int, chunk_mib: int, rounds: int, buckets: str, out: Path
+) -> None:
+    """Measure, and keep it."""
+    about = environment()
+    array = array_of(gigabytes, chunk_mib)
+    chosen = int(buckets) if buckets.isdecimal() else buckets
     ways = {
-        "histogram": lambda: fasthist.histogram(array, buckets=buckets).num,
+        "histogram": lambda: fasthist.histogram(array, buckets=chosen).num,
         "sum": lambda: array.sum().compute(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, list[float]] = {name: [] for name in ways}
     with (
-        LocalCluster(
-            n_workers=arguments.workers, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         client.run(fasthist.histogram, np.zeros(100_000, dtype="f4"))  # the kernels are loaded
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for name, way in ways.items():
                 before = client.run(reset_peak)
                 begin = time.perf_counter()
@@ -86,25 +92,19 @@ def main() -> None:
                 peaks[name].append(
                     max(most[worker] - before[worker] for worker in before) / array.blocks[0].nbytes
                 )
-    rates = {name: array.nbytes / statistics.median(taken) / 1e9 for name, taken in seconds.items()}
-    ratio = statistics.median(
-        plain / ours for plain, ours in zip(seconds["sum"], seconds["histogram"], strict=True)
-    )
-    print(  # noqa: T201
-        json.dumps(
-            {
-                "gigabytes": array.nbytes / 1e9,
-                "chunks": array.numblocks[0],
-                "chunk_mib": arguments.chunk_mib,
-                "workers": arguments.workers,
-                "buckets": buckets,
-                "gigabytes_per_second": rates,
-                "share_of_the_rate_of_sum": ratio,
-                "peak_in_chunks": {name: max(found) for name, found in peaks.items()},
-                "seconds": seconds,
-            }
-        )
-    )
+    result = {
+        **about,
+        "nbytes": array.nbytes,
+        "chunks": array.numblocks[0],
+        "chunk_mib": chunk_mib,
+        "workers": workers,
+        "buckets": chosen,
+        "seconds": seconds,
+        "peaks": peaks,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(dask_text(out))
 
 
 if __name__ == "__main__":

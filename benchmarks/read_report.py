@@ -1,8 +1,9 @@
-"""What the README says of `illnesses` and `reading`, from their newest files."""
+"""What the README says of `illnesses`, `reading` and `dask_rate`, from their newest files."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,21 @@ def reading_text(folder: Path) -> str:
                 f"| {name} | {shown} | {seconds_text(result['seconds'])} | {bytes_text(result['bytes'])} |"
             )
     return "\n".join(lines)
+
+
+def dask_text(path: Path) -> str:
+    """Write how fast Dask counts an array, and how much memory a worker takes for it."""
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/dask_rate.py`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    seconds, peaks = found["seconds"], found["peaks"]
+    shares = [
+        plain / ours for plain, ours in zip(seconds["sum"], seconds["histogram"], strict=True)
+    ]
+    return (
+        f"Dask counts {found['nbytes'] / 1e9:.3g} GB of float32 in {found['chunks']} chunks on {found['workers']} workers in "
+        f"{seconds_text(statistics.median(seconds['histogram']))},\nat {statistics.median(shares):.2f} of the rate of its own "
+        f"`sum()`; a worker takes at most {max(peaks['histogram']):.2f} times the memory of a chunk beside what it has\n"
+        f"({max(peaks['sum']):.2f} for `sum()`; {found['cpu']}, {found['cores']} cores; {found['date'][:10]}, commit "
+        f"{found['commit']})."
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import ranks_model
 from gpu_targets import COMMAND, FILE, INSTALL, kept, remarks, rows, title
-from read_report import doctor_text, reading_text
+from read_report import dask_text, doctor_text, reading_text
 from results import OURS, Run, newest, rate_text, ratio_text, seconds_text
 from targets import TARGETS
 
@@ -147,6 +147,7 @@ def blocks(runs: list[Run], results: Path) -> dict[str, str]:
         "gpu": gpu_text(results / FILE),
         "doctor": doctor_text(results / "illnesses"),
         "reading": reading_text(results / "reading"),
+        "dask": dask_text(results / "dask.json"),
         "ranks": ranks_model.text_of(results / ranks_model.FILE),
     }
 

@@ -34,7 +34,7 @@ MARKED = (
     "# x\n<!-- {0}:begin -->\n<!-- {0}:end -->\ntext\n<!-- {1}:begin -->\nold\n<!-- {1}:end -->\n"
     + "".join(
         f"<!-- {name}:begin -->\n<!-- {name}:end -->\n"
-        for name in ("gpu", "doctor", "reading", "ranks")
+        for name in ("gpu", "doctor", "reading", "dask", "ranks")
     )
 )
 

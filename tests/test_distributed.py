@@ -177,14 +177,15 @@ def test_what_differs_is_told_on_every_rank(sums, few, what):
 # -- torchrun ----------------------------------------------------------------------------------------------------
 
 
-def test_torchrun(need, tmp_path):
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_torchrun(need, tmp_path, ranks):
     need("torch")
     import fasthist
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
         *("--master-addr", "127.0.0.1", "--master-port", str(port)),
         *(str(HERE / "distributed_torchrun.py"), str(tmp_path)),
     ]
