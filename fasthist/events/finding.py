@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
@@ -47,6 +47,9 @@ from fasthist.hist import Histogram
 
 Form = Moments | NDArray[Any] | None
 """The numbers of a histogram as they stand in the file: the older form, rows, or None for one of no finite value."""
+
+Restored = TypeVar("Restored")
+"""What is made of a histogram: itself, or its numbers."""
 
 _SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
 _ZEROS = b"/zero_fraction"
@@ -104,13 +107,15 @@ class FoundEvent(NamedTuple):
     histograms: list[Found]
 
 
-class RunFiles:
+class RunFiles(Generic[Restored]):
     """The files of a run: how far each has been read, and what only their first events tell.
 
     Parameters
     ----------
     skip_corrupt : bool
         Pass over damaged records, and count them, instead of raising.
+    restore_regular : callable
+        `regular`, or `regular_numbers` for who wants no more than these.
 
     Attributes
     ----------
@@ -118,7 +123,13 @@ class RunFiles:
         By path, in the order in which they were first read.
     """
 
-    def __init__(self, *, skip_corrupt: bool = False) -> None:
+    def __init__(
+        self,
+        restore_regular: Callable[[list[Any], list[Specials]], list[Restored | None]],
+        *,
+        skip_corrupt: bool = False,
+    ) -> None:
+        self._restore_regular = restore_regular
         self.skip_corrupt = skip_corrupt
         self.files: dict[str, RecordFile] = {}
         self._ours: set[str] = set()  # whose scalars tell of NaN, infinities and zeros
@@ -130,7 +141,7 @@ class RunFiles:
         """Damaged records passed over so far."""
         return sum(file.corrupt_count for file in self.files.values())
 
-    def read(self, path: str) -> Iterator[tuple[FoundEvent, list[Histogram]]]:
+    def read(self, path: str) -> Iterator[tuple[FoundEvent, list[Restored | Histogram]]]:
         """Give what is new in a file: all histograms of an event, or nothing of it.
 
         Parameters
@@ -141,8 +152,8 @@ class RunFiles:
         Yields
         ------
         event : FoundEvent
-        histograms : list of Histogram
-            Of ``event.histograms``, restored.
+        histograms : list
+            Of ``event.histograms``, as `restore_regular` gives them; a Histogram where it gives None.
 
         Raises
         ------
@@ -163,12 +174,12 @@ class RunFiles:
             except (StopIteration, FileNotFoundError):
                 break
             except (EventFileError, OSError):
-                yield from _restored(file, pending)
+                yield from self._restored(file, pending)
                 raise
             try:
                 found = self._find(payload, path, offset)
             except MessageError as error:
-                yield from _restored(file, pending)
+                yield from self._restored(file, pending)
                 pending, held = [], 0
                 _corrupt(file, offset, error)
                 continue
@@ -176,9 +187,27 @@ class RunFiles:
                 pending.append(found)
                 held += len(payload)
                 if held >= _BATCH:
-                    yield from _restored(file, pending)
+                    yield from self._restored(file, pending)
                     pending, held = [], 0
-        yield from _restored(file, pending)
+        yield from self._restored(file, pending)
+
+    def _restored(
+        self, file: RecordFile, pending: list[FoundEvent]
+    ) -> Iterator[tuple[FoundEvent, list[Restored | Histogram]]]:
+        found = [one for event in pending for one in event.histograms]
+        forms, specials = [one.form for one in found], [one.specials for one in found]
+        quick = iter(self._restore_regular(forms, specials))
+        for event in pending:
+            made = [next(quick) for _ in event.histograms]
+            try:
+                whole = [
+                    done or _restore(one.form, one.specials)
+                    for one, done in zip(event.histograms, made, strict=True)
+                ]
+            except MessageError as error:
+                _corrupt(file, event.offset, error)
+            else:
+                yield event, whole
 
     def _find(self, payload: bytes, path: str, offset: int) -> FoundEvent | None:
         """Find the histograms in an event, or raise MessageError."""
@@ -256,24 +285,6 @@ def _starts(payload: bytes) -> bool:
         )
         for key, at, stop in split(payload, 0, len(payload))
     )
-
-
-def _restored(
-    file: RecordFile, pending: list[FoundEvent]
-) -> Iterator[tuple[FoundEvent, list[Histogram]]]:
-    found = [one for event in pending for one in event.histograms]
-    quick = iter(regular([one.form for one in found], [one.specials for one in found]))
-    for event in pending:
-        made = [next(quick) for _ in event.histograms]
-        try:
-            whole = [
-                done or _restore(one.form, one.specials)
-                for one, done in zip(event.histograms, made, strict=True)
-            ]
-        except MessageError as error:
-            _corrupt(file, event.offset, error)
-        else:
-            yield event, whole
 
 
 def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from fasthist.errors import EventFileError
 from fasthist.events.finding import Form, FoundEvent, RunFiles, restore
 from fasthist.events.parsing import Moments, read_moments, read_rows
 from fasthist.events.record import HEADER
-from fasthist.events.restoring import Specials
+from fasthist.events.restoring import Numbers, Specials, regular_numbers
 from fasthist.hist import Histogram
 
 _NUMBERS = (
@@ -62,7 +62,7 @@ class RunIndex:
 
     def __init__(self, *, skip_corrupt: bool = False) -> None:
         self.tables: dict[str, NDArray[Any]] = {}
-        self._run = RunFiles(skip_corrupt=skip_corrupt)
+        self._run = RunFiles(regular_numbers, skip_corrupt=skip_corrupt)
         self._numbers: dict[str, int] = {}  # of the files in the tables, by path
         self._news: dict[str, bytearray] = {}
 
@@ -124,7 +124,9 @@ class RunIndex:
         finally:
             advance(self._run.files[path].offset - told)
 
-    def _take(self, path: str, event: FoundEvent, histograms: list[Histogram]) -> None:
+    def _take(
+        self, path: str, event: FoundEvent, histograms: Sequence[Numbers | Histogram]
+    ) -> None:
         number = self._numbers.setdefault(path, len(self._numbers))
         for (tag, (begin, end), form, specials, share), histogram in zip(
             event.histograms, histograms, strict=True

@@ -16,6 +16,7 @@ from fasthist.errors import ArgumentError, MessageError
 from fasthist.events.finding import RunFiles, event_files, run_files
 from fasthist.events.parsing import read_event, read_text, read_value
 from fasthist.events.recordfile import RecordFile
+from fasthist.events.restoring import regular
 from fasthist.hist import Histogram
 
 
@@ -103,7 +104,7 @@ class EventReader:
                 f"Hint: paths are taken from {str(Path.cwd())!r}."
             )
             raise ArgumentError(msg)
-        self._runs: dict[str, RunFiles] = {}
+        self._runs: dict[str, RunFiles[Histogram]] = {}
         self._walk: Iterator[ReadHistogram] | None = None
 
     @property
@@ -126,7 +127,7 @@ class EventReader:
     def _pass(self) -> Iterator[ReadHistogram]:
         for name, paths in run_files(self.log_dir):
             if name not in self._runs:
-                self._runs[name] = RunFiles(skip_corrupt=self.skip_corrupt)
+                self._runs[name] = RunFiles(regular, skip_corrupt=self.skip_corrupt)
             for path in paths:
                 for event, histograms in self._runs[name].read(path):
                     for one, histogram in zip(event.histograms, histograms, strict=True):

@@ -104,6 +104,28 @@ def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None
     return made
 
 
+class Numbers(NamedTuple):
+    """Of a histogram, what is not in its buckets; as its attributes of these names."""
+
+    num: int
+    min: float | None
+    max: float | None
+    sum: float | None
+    sum_squares: float | None
+
+
+def regular_numbers(found: list[Any], specials: list[Specials]) -> list[Numbers | None]:
+    """Check histograms as `regular` does, and restore their numbers alone, in half the time."""
+    del specials
+    made: list[Numbers | None] = [None] * len(found)
+    joined = join(found)
+    for i, num, outer in zip(
+        joined.places.tolist(), joined.nums.tolist(), joined.ends.tolist(), strict=True
+    ):
+        made[i] = Numbers(int(num), *_borne_out(found[i].numbers, num, outer))
+    return made
+
+
 class Joined(NamedTuple):
     """Histograms of the older form behind each other, n of them in m limits.
 
@@ -186,17 +208,19 @@ def _with_moments(
 
     `ends` are its first two and its last two edges.
     """
+    low, high, total, squares = _borne_out(numbers, num, ends)
+    return _made(edges, counts, num, low, high, total, squares, specials)
+
+
+def _borne_out(
+    numbers: Sequence[float], num: float, ends: Sequence[float]
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Give the smallest and the largest value and both sums, None where the buckets contradict what the file says."""
     low, high, *_ = numbers
-    total, squares = _known_sums(numbers, num)
-    return _made(
-        edges,
-        counts,
-        num,
+    return (
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
-        total,
-        squares,
-        specials,
+        *_known_sums(numbers, num),
     )
 
 
