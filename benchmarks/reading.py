@@ -26,7 +26,7 @@ TAGS, STEPS = 1120, 1000  # 4 GB
 LOADERS = {
     "fasthist, History.open": "import fasthist; fasthist.History.open({!r})",
     "fasthist, every histogram": "import fasthist; print(sum(1 for _ in fasthist.read({!r})))",
-    "tbparse": "from tbparse import SummaryReader; SummaryReader({!r}, event_types={{'histograms'}}, pivot=True).histograms",
+    "tbparse": "from tbparse import SummaryReader; SummaryReader({!r}, event_types={{'histograms'}}).histograms",
     "TensorBoard, EventAccumulator": (
         "from tensorboard.backend.event_processing.event_accumulator import *\n"
         "loader = EventAccumulator({!r}, size_guidance={{HISTOGRAMS: 0, TENSORS: 0, COMPRESSED_HISTOGRAMS: 1}}).Reload()\n"
