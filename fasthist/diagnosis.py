@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fasthist.history import Series
 from fasthist.readings import Reading, Readings, role
 from fasthist.rules import RULES, texts
+from fasthist.tag_series import Series
 
 SEVERITIES = ("info", "warning", "error")
 

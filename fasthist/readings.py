@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fasthist.errors import ArgumentError
 from fasthist.estimates import spread
 from fasthist.hist import Histogram
-from fasthist.history import Series
+from fasthist.tag_series import Series
 
 KINDS = ("weight", "gradient", "update", "activation")
 """Of tags. An update is what a step added to a weight."""

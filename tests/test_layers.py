@@ -108,6 +108,7 @@ ORDER = (
     "plots.page",
     "plots.notebook",
     "plots",
+    "tag_series",
     "history",
     "estimates",
     "distances",

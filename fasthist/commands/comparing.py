@@ -24,7 +24,8 @@ from fasthist.distances import distance_between, distances_of_pairs
 from fasthist.errors import ArgumentError, ArrayError
 from fasthist.events.restoring import join
 from fasthist.hist import Histogram
-from fasthist.history import History, Series
+from fasthist.history import History
+from fasthist.tag_series import Series
 
 # Histograms of two series that are compared before it is asked again whether they have parted.
 _BATCH = 64

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fasthist.commands.terminal import progress
-from fasthist.history import Series
 from fasthist.packages import require
+from fasthist.tag_series import Series
 
 _QUANTILES = {"p1": 0.01, "p50": 0.5, "p99": 0.99}
 _TOLD = (

@@ -14,7 +14,8 @@ from fasthist.commands.terminal import number, sparkline
 from fasthist.errors import ArgumentError
 from fasthist.estimates import spread
 from fasthist.hist import Histogram
-from fasthist.history import History, Series
+from fasthist.history import History
+from fasthist.tag_series import Series
 
 if TYPE_CHECKING:
     from rich.console import Console

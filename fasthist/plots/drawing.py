@@ -25,7 +25,7 @@ _EXTRA = "'fasthist[plot]'"
 
 
 class SeriesLike(Protocol):
-    """What is drawn of a `fasthist.history.Series`: the histograms of one tag, by step."""
+    """What is drawn of a `fasthist.tag_series.Series`: the histograms of one tag, by step."""
 
     @property
     def steps(self) -> NDArray[np.int64]:
