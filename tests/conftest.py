@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
 import warnings
 
@@ -17,6 +18,9 @@ from fasthist.kernels.cuda import require
 # Read when a test imports them: no start-up messages, no search for an accelerator.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# In the background of a shell Ctrl-C is ignored, and so it would be by all processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 """Whether a GPU is simulated: 10,000 elements then take a second."""

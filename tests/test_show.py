@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -198,15 +199,18 @@ def test_follow_draws_again_until_interrupted(tmp_path):
         return text in seen
 
     def wait(command, terminal):
+        late = threading.Timer(60, command.kill)
         try:
             assert see(terminal, b"first")
             writer.add_histogram("second", [3.0], 1)
             writer.close()
             assert see(terminal, b"second")
             command.send_signal(signal.SIGINT)
+            late.start()
             read_terminal(terminal)
             return command.wait(60), command.stderr.read()
         finally:
+            late.cancel()
             command.kill()
 
     assert on_terminal(tmp_path, 100, "--follow", kind="xterm", wait=wait) == (130, b"")
