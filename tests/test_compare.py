@@ -269,3 +269,14 @@ def test_the_shortcut_by_the_means_agrees_with_the_distances(tmp_path):
     )
     (one,) = result_of(a.path, b.path, "--part-above", 0.2)
     assert one["parts_at"] == expected
+
+
+def test_runs_of_the_same_moments_part_where_their_values_do(tmp_path):
+    one, other = [-10.0, 0, 4, 5, 10], [-10.0, 1, 2, 6, 10]  # the same sums, extremes and squares
+    for name, values in (("a", one), ("b", other)):
+        with SummaryWriter(tmp_path / name) as writer:
+            writer.add_histogram("w", np.repeat(values, 100), 0, bins="tensorflow")
+    a, b = (History.open(tmp_path / name)["w"] for name in ("a", "b"))
+    assert (a.sum, a.sum_squares) == (b.sum, b.sum_squares)
+    found = run("compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert [row["parts_at"] for row in json.loads(found.stdout)] == [0]

@@ -74,7 +74,10 @@ def compare(
         )
         raise ArgumentError(msg)
     if all(are_files):
-        found = compare_checkpoints(paths, pattern, step)
+        if step is not None:
+            msg = f"--step={step} chooses among the steps of runs. Accepted: none with checkpoints, which hold one."
+            raise ArgumentError(msg)
+        found = compare_checkpoints(paths, pattern)
     else:
         found = compare_runs(paths, pattern, step, threshold, skip_corrupt=skip_corrupt)
     found.sort(key=lambda one: -1.0 if one.wasserstein is None else one.wasserstein, reverse=True)

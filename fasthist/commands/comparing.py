@@ -37,9 +37,7 @@ _LARGE = 1 << 27
 # ---- checkpoints
 
 
-def compare_checkpoints(
-    paths: Sequence[Path], pattern: str | None, step: int | None
-) -> list[Difference]:
+def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Difference]:
     """Count the tensors of files, and compare those of the first with those of the others.
 
     Parameters
@@ -48,21 +46,16 @@ def compare_checkpoints(
         At least two.
     pattern : str, optional
         A regular expression that is searched for in the tags.
-    step : int, optional
-        Not accepted: it is the caller's to have one.
 
     Raises
     ------
     ArgumentError
-        There is such a step, or no such tag, or none in common.
+        There is no such tag, or none in common.
     CheckpointError, OSError
         A file cannot be read.
     MissingPackageError
         It needs torch.
     """
-    if step is not None:
-        msg = f"--step={step} chooses among the steps of runs. Accepted: none with checkpoints, which hold one."
-        raise ArgumentError(msg)
     checkpoints = [open_checkpoint(path) for path in paths]
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
@@ -245,19 +238,14 @@ def _first_parted(
 ) -> int | None:
     """Find the first of some steps at which the distance is above a threshold.
 
-    The distance is never less than that of the means, so that where these are too far apart no histogram need be read;
-    nor where all five numbers beside them are equal to the last bit.
+    It is never less than that of the means, so that where these are too far apart no histogram need be read.
     """
-    equal = np.ones(len(places_a), dtype=bool)
-    for name in ("num", "min", "max", "sum", "sum_squares"):
-        equal &= getattr(a, name)[places_a] == getattr(b, name)[places_b]
     std = a.std[places_a]
     mean = a.mean[places_a]
-    apart = np.abs(mean - b.mean[places_b]) > threshold * std
-    apart &= std > CONSTANT * np.abs(mean)
-    known = int(apart.argmax()) if apart.any() else None
     units = np.where(std > CONSTANT * np.abs(mean), std, np.nan)
-    open_places = np.flatnonzero(~equal[:known])
+    apart = np.abs(mean - b.mean[places_b]) > threshold * units
+    known = int(apart.argmax()) if apart.any() else None
+    open_places = np.arange(len(places_a))[:known]
     for begin in range(0, open_places.size, _BATCH):
         batch = open_places[begin : begin + _BATCH]
         distances = _distances(a, b, places_a[batch], places_b[batch])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
 from fasthist.plots.drawing import SeriesLike
 
-Kind = Literal["ridge", "overlay", "heatmap", "percentiles"]
 KINDS = ("ridge", "overlay", "heatmap", "percentiles")
 MOST_PANELS = 24
 
