@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,9 @@ from fasthist.kernels.cuda import require
 # Read when a test imports them: no start-up messages, no search for an accelerator.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Spawned processes import the tests by the names that pytest gives them; behind all else, so that what is installed is tested.
+sys.path.append(str(Path(__file__).parents[1]))
 
 # In the background of a shell Ctrl-C is ignored, and so it would be by all processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
