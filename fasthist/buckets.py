@@ -182,6 +182,12 @@ def auto_buckets() -> Buckets:
     return _AUTO
 
 
+def limit_above(value: float) -> float:
+    """Return the smallest of TensorFlow's limits above a value; the largest double for itself."""
+    limits = _TENSORFLOW.edges
+    return float(limits[min(int(limits.searchsorted(value, side="right")), limits.size - 1)])
+
+
 def uniform_buckets(count: int, low: float, high: float) -> Buckets:
     """Divide a range into buckets of equal width, with the edges that `numpy.histogram` uses.
 

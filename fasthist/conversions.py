@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthist.buckets import tensorflow_buckets, uniform_buckets
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
 
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
     from fasthist.buckets import Buckets
     from fasthist.display import RawHistogram
 
-_WANDB_MOST = 512
-_AIM_MOST = 512
+_MOST = 512  # bars that W&B, trackio and Aim take
 _COMET_LEAST, _COMET_MOST = 1e-12, 1e20
 _FARTHEST = 1e300  # Aim takes the difference of the ends, matplotlib the sum of all edges
-_DRAWN = 100
+_BARS = 30
+"""Where rows come from a sample, the shares of so many bars are right to 2 %; TensorBoard's page draws as many."""
 
 
 class Conversions:
@@ -29,6 +31,7 @@ class Conversions:
     if TYPE_CHECKING:
         buckets: Buckets
         counts: NDArray[Any]
+        num: float
         below_count: int
         above_count: int
 
@@ -70,10 +73,57 @@ class Conversions:
         html: str = require("fasthist.plots.notebook").to_html(self)
         return html
 
-    def to_wandb(self) -> Any:
-        """Give a ``wandb.Histogram`` of at most 512 buckets, for ``run.log({tag: histogram.to_wandb()})``.
+    def to_bars(self, bins: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return bars of equal width, for tools that draw a count as the height of a bar.
 
-        Its edges are the limits of `to_raw`, from `min` to `max`; its counts are float64.
+        Parameters
+        ----------
+        bins : int, optional
+            How many, at least 1. Default: the uniform buckets that were counted, up to 512; 30 for all other buckets.
+
+        Returns
+        -------
+        counts : int64[bins]
+            They add up to `num`.
+        edges : float64[bins + 1]
+            From `min` to `max`; around a constant, from 0.5 below to 0.5 above it.
+
+        Raises
+        ------
+        ArgumentError
+            `bins` is not as above.
+        BucketsError
+            There is no finite value.
+
+        Notes
+        -----
+        They stand for ``numpy.histogram(values, bins)``. The values of a bucket, or of a row of `outline`, that lies in
+        two bars are taken to be spread evenly in it; a value with a row of its own, such as zero, is in one bar. Values
+        beyond 1e300 are in the outer bars, since the tools' own arithmetic overflows there.
+
+        Examples
+        --------
+        >>> import fasthist
+        >>> fasthist.histogram([0.0, 0.0, 1.0, 4.0]).to_bars(4)[0].tolist()
+        [2, 1, 0, 1]
+        """
+        if bins is None:
+            bins = min(len(self.buckets), _MOST) if self.buckets.name == "uniform" else _BARS
+        if bins < 1:
+            msg = f"bins={bins!r} leaves no bar to draw. Accepted: 1 or more."
+            raise ArgumentError(msg)
+        limits, reached = self._reached()
+        low, high = float(limits[0]), float(limits[-1])
+        ends = uniform_buckets(bins, low, high)
+        if low == high:
+            counts = np.zeros(bins, np.int64)
+            counts[ends.index(limits[:1])] = reached[-1]
+        else:
+            counts = _between(ends.edges, limits, reached)
+        return counts, ends.edges
+
+    def to_wandb(self) -> Any:
+        """Return a ``wandb.Histogram`` of the bars of `to_bars`, for ``run.log({tag: histogram.to_wandb()})``.
 
         Raises
         ------
@@ -82,13 +132,13 @@ class Conversions:
         MissingPackageError
             wandb is not installed.
         """
-        return require("wandb").Histogram(np_histogram=self._between(_WANDB_MOST))
+        return require("wandb").Histogram(np_histogram=self.to_bars())
 
     def to_trackio(self) -> Any:
-        """Give a ``trackio.Histogram``; else as `to_wandb`."""
-        return require("trackio").Histogram(np_histogram=self._between(_WANDB_MOST))
+        """Return a ``trackio.Histogram``; else as `to_wandb`."""
+        return require("trackio").Histogram(np_histogram=self.to_bars())
 
-    def to_aim(self, bins: int = 64) -> Any:
+    def to_aim(self, bins: int = _BARS) -> Any:
         """Give an ``aim.Distribution``, for ``run.track(histogram.to_aim(), name=tag, step=step)``.
 
         Parameters
@@ -111,39 +161,62 @@ class Conversions:
         MissingPackageError
             aim is not installed.
         """
-        if not 1 <= bins <= _AIM_MOST:
-            msg = f"bins={bins!r} is not what Aim takes. Accepted: 1 to {_AIM_MOST}."
+        if not 1 <= bins <= _MOST:
+            msg = f"bins={bins!r} is not what Aim takes. Accepted: 1 to {_MOST}."
             raise ArgumentError(msg)
-        counts, edges = self._uniform(bins)
+        counts, edges = self.to_bars(bins)
         ends = (float(edges[0]), float(edges[-1]))
         return require("aim").Distribution(hist=counts, bin_range=ends)
 
     def to_comet(self) -> Any:
         """Give a ``comet_ml.data_structure.Histogram``, for ``experiment.log_histogram_3d(..., name=tag, step=step)``.
 
-        Its bins are TensorFlow's, and what is smaller than 1e-12 counts as zero. With "auto" and "tensorflow" each bucket
-        is one of them; of other buckets all values count at the middle.
+        Its bins are TensorFlow's, and what is smaller than 1e-12 counts as zero. The counts of "auto" and "tensorflow" are
+        those of its bins; the values of other buckets are taken to be spread evenly in them.
 
         Raises
         ------
         MissingPackageError
             comet_ml is not installed.
         """
-        found = require("comet_ml.data_structure", "comet_ml").Histogram()
-        (filled,) = np.nonzero(self.counts)
-        edges = self.buckets.edges
-        middles = edges[filled] / 2 + edges[filled + 1] / 2
+        histogram = require("comet_ml.data_structure", "comet_ml").Histogram()
+        if not self.num:
+            return histogram
+        limits = tensorflow_buckets()
+        counts = self.counts if self.buckets == limits else _between(limits.edges, *self._reached())
+        (filled,) = np.nonzero(counts)
+        middles = limits.edges[filled] / 2 + limits.edges[filled + 1] / 2
         middles[np.abs(middles) < _COMET_LEAST] = 0.0  # or it would put them among larger ones
         most = np.nextafter(_COMET_MOST, 0)  # and it leaves out what is beyond
-        if filled.size:
-            found.add(np.clip(middles, -most, most), self.counts[filled])
-        return found
+        histogram.add(np.clip(middles, -most, most), counts[filled])
+        return histogram
+
+    def to_swanlab(self) -> Any:
+        """Return a bar chart, for ``swanlab.log({tag: histogram.to_swanlab()}, step=step)``: SwanLab has no histograms.
+
+        Returns
+        -------
+        pyecharts.charts.Bar
+            A bar for each of `to_bars`, labelled with its middle.
+
+        Raises
+        ------
+        BucketsError
+            There is no finite value.
+        MissingPackageError
+            swanlab is not installed.
+        """
+        counts, edges = self.to_bars()
+        chart = require("swanlab").echarts.Bar()
+        chart.add_xaxis([f"{middle:.3g}" for middle in (edges[:-1] / 2 + edges[1:] / 2).tolist()])
+        chart.add_yaxis("values", counts.tolist(), category_gap=0)
+        return chart
 
     def to_mlflow(self) -> Any:
         """Give a ``matplotlib.figure.Figure``, for ``mlflow.log_figure(figure, f"{tag}/{step}.png")``.
 
-        It shows the share of the values in each of 100 uniform bins, which are made as in `to_aim`: the density of a row
-        for exact zeros would leave all others too low to be seen.
+        It shows the share of the values in each bar of `to_bars`: the density of a row for exact zeros would leave all
+        others too low to be seen.
 
         Raises
         ------
@@ -152,7 +225,7 @@ class Conversions:
         MissingPackageError
             matplotlib is not installed.
         """
-        counts, edges = self._uniform(_DRAWN)
+        counts, edges = self.to_bars()
         figure = require("matplotlib.figure", "matplotlib").Figure(
             figsize=(5, 3), layout="constrained"
         )
@@ -166,45 +239,44 @@ class Conversions:
         Returns
         -------
         UhiHistogram
-            Over `outline` with "auto", over the buckets that hold something with "tensorflow", else over all buckets.
-            Values outside explicit edges are its underflow and overflow.
+            The bars of `to_bars` with "auto" and "tensorflow", since these tools draw a count as the height of a bar; else
+            the buckets. Values outside explicit edges are its underflow and overflow.
 
         Raises
         ------
         BucketsError
             "auto" or "tensorflow", and there is no finite value.
         """
-        edges, counts = self.buckets.edges, self.counts
-        if self.outline is not None:
-            counts, edges = self._between(None)
-        elif self.buckets.name in ("auto", "tensorflow"):
-            self.to_raw()  # raises where there is nothing to give
-            (filled,) = np.nonzero(counts)
-            first, last = filled[0], filled[-1] + 1
-            edges, counts = edges[first : last + 1], counts[first:last]
+        counts, edges = self.counts, self.buckets.edges
+        if self.buckets.name in ("auto", "tensorflow"):
+            counts, edges = self.to_bars()
         values = np.concatenate(([self.below_count], counts, [self.above_count]))
         return UhiHistogram((UhiAxis(edges),), values.astype(np.float64))
 
-    def _between(self, most: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give counts[k] and edges[k + 1], as numpy does."""
-        raw = self.to_raw(most)
-        return raw["bucket_counts"][1:], raw["bucket_limits"]
+    def _reached(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return edges from `min` to `max`, and how many values lie below each."""
+        raw = self.to_raw()
+        limits = np.clip(raw["bucket_limits"], -_FARTHEST, _FARTHEST)
+        if raw["min"] == raw["max"]:
+            limits[-1] = limits[0]
+        return limits, np.cumsum(raw["bucket_counts"])
 
-    def _uniform(self, bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Give whole counts[bins] that add up to `num`, and uniform edges[bins + 1]."""
-        counts, edges = self._between(None)
-        edges = np.clip(edges, -_FARTHEST, _FARTHEST)
-        low, high = float(edges[0]), float(edges[-1])
-        if low == high:  # no value lies nearer
-            low, high = min(low, 0.0), max(high, 0.0)
-        # As shares of the range: the slope to a subnormal edge would be infinite.
-        places = (edges - low) / (high - low)
-        below = np.interp(
-            np.linspace(0, 1, bins + 1), places, np.concatenate(([0.0], np.cumsum(counts)))
-        )
-        below[0], below[-1] = 0, counts.sum()
-        whole = np.rint(below).astype(np.int64)
-        return whole[1:] - whole[:-1], np.linspace(low, high, bins + 1)
+
+def _between(
+    cuts: NDArray[np.float64], limits: NDArray[np.float64], reached: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return how many values lie between cuts, whole numbers with the sum of all."""
+    low, high = float(limits[0]), float(limits[-1])
+    if low == high:
+        below = np.where(cuts <= low, 0.0, reached[-1])
+    else:
+        # Multiplied by a power of two, which rounds nothing: the slope to a subnormal edge would be infinite.
+        exponent = -math.frexp(high - low)[1]
+        places, knots = (np.ldexp(x, exponent) for x in (np.clip(cuts, low, high), limits))
+        below = np.interp(places, knots, reached)
+    below[0], below[-1] = 0.0, reached[-1]
+    whole = np.rint(below).astype(np.int64)
+    return whole[1:] - whole[:-1]
 
 
 @dataclass(frozen=True)

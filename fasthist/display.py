@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthist.buckets import limit_above
 from fasthist.errors import ArgumentError
 from fasthist.outline import FAR
 
@@ -24,8 +25,11 @@ class RawHistogram(TypedDict):
     bucket_counts: NDArray[np.float64]
 
 
+Range = tuple[float, float]
+"""Smallest and largest value."""
+
 _NO_COUNT = np.zeros(1)
-_LARGEST = float(np.finfo(np.float64).max)
+_OWN_AXIS_FROM, _OWN_AXIS_TO = -5.0, 1e308
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -45,7 +49,7 @@ def written_buckets(
     Returns
     -------
     edges : float64[k + 1]
-        Strictly increasing; the ends are those of `edges`, but around a constant they leave it a little room.
+        Strictly increasing, but for a constant, which has one bucket of no width; the ends are those of `edges`.
     counts : float64[k]
         As the file stores them, with the same sum.
 
@@ -57,8 +61,7 @@ def written_buckets(
     check_limit(max_buckets)
     low, high = float(edges[0]), float(edges[-1])
     if low == high:
-        room = max(abs(low) * 2.0**-20, 2.0**-100)
-        return np.clip([low - room, low + room], -_LARGEST, _LARGEST), counts.astype(np.float64)
+        return edges[[0, -1]], counts.sum(keepdims=True).astype(np.float64)
     # An end may itself be an edge. TensorBoard loses a bucket narrower than about 2**-40 of the range drawn.
     narrow = (high / 2 - low / 2) * 2.0**-35
     if edges[-2] == high:
@@ -115,18 +118,67 @@ def raw_histogram(
     Returns
     -------
     dict
-        The first limit is the first edge, with count 0.
+        The first limit is the first edge, with count 0. A constant has TensorFlow's next limit above it for its last
+        one: TensorBoard puts `min` and `max` there, other readers want a bucket.
     """
-    total, squares = (math.nan if one is None else one for one in sums)
+    total, squares = (math.nan if moment is None else moment for moment in sums)
+    low, high = float(edges[0]), float(edges[-1])
     return RawHistogram(
-        min=float(edges[0]),
-        max=float(edges[-1]),
+        min=low,
+        max=high,
         num=num,
         sum=total,
         sum_squares=squares,
-        bucket_limits=edges,
+        bucket_limits=edges if low < high else np.array([low, limit_above(low)]),
         bucket_counts=np.concatenate((_NO_COUNT, counts)),
     )
+
+
+def constant_rows(value: float, num: float, seen: Range | None) -> NDArray[np.float64] | None:
+    """Choose the rows in which TensorBoard draws equal values as a spike, if the older form does not do.
+
+    Parameters
+    ----------
+    value : float
+    num : float
+        How many there are.
+    seen : (float, float), optional
+        Range of the values at earlier steps. Default: this is the first one.
+
+    Returns
+    -------
+    float64[k, 3] or None
+        None: the older form, whose one bucket both loaders make one of no width, `min` to `max`.
+
+    Notes
+    -----
+    While all edges of a tag are equal the page draws its own axis, ``value / 1.1 - 1`` to ``value * 1.1 + 1``. So a tag
+    that has been constant so far gets a row of no width: any other would fill the whole axis. But that axis ends before
+    the value below -10, and beyond float64 near its end; an empty row on the right then makes one, 2**-8 of the value
+    wide (on the left, the Distributions tab would take it for values). Once other values are on the axis, a row of no
+    width may be lost at its end, by a rounding, and this one gets 2**-22 of the range.
+    Source: tensorboard/plugins/histogram/tf_histogram_dashboard/histogramCore.ts, ``intermediateToD3``.
+    """
+    low, high = (value, value) if seen is None else (min(value, seen[0]), max(value, seen[1]))
+    if low < high:
+        end = _above(value, (high / 2 - low / 2) * 2.0**-21)
+        return np.array([[min(value, end), max(value, end), num]])
+    if _OWN_AXIS_FROM < value < _LARGEST_FLOAT32:
+        return None
+    if _OWN_AXIS_FROM < value < _OWN_AXIS_TO:
+        return np.array([[value, value, num]])
+    end = _above(value, abs(value) * 2.0**-8)
+    if end > value:
+        return np.array([[value, value, num], [value, end, 0.0]])
+    return np.array([[end, value, num]])
+
+
+def _above(value: float, room: float) -> float:
+    """Return a number so far above a value, at least the next one; below it where there is none above."""
+    for end in (max(value + room, math.nextafter(value, math.inf)), value - room):
+        if math.isfinite(end):
+            return end
+    return value
 
 
 def check_limit(max_buckets: int | None) -> int | None:
@@ -159,7 +211,7 @@ def contiguous(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     edges = rows[:, :2].ravel()
     counts = np.zeros(edges.size - 1)
     counts[::2] = rows[:, 2]
-    wide = (edges[1:] > edges[:-1]).nonzero()[0]
+    wide = ((edges[1:] > edges[:-1]) | (counts > 0)).nonzero()[0]
     drawn = np.empty(wide.size + 1)
     drawn[0] = edges[0]
     np.take(edges, wide + 1, out=drawn[1:])
@@ -172,8 +224,7 @@ def survives_float32(edges: NDArray[np.float64]) -> bool:
     TensorBoard's Python loader does so with the older form of a histogram.
     """
     low, high = float(edges[0]), float(edges[-1])
-    # A bucket alone is that of a constant, where no other step's values tell how wide the axis is.
-    if edges.size > 2 and max(-low, high) > FAR * (high - low):
+    if max(-low, high) > FAR * (high - low):
         return False
     if not max(-low, high) < _LARGEST_FLOAT32:
         return False

@@ -209,7 +209,7 @@ def _on_same_points(rows_a: Floats, rows_b: Floats) -> Floats:
 
 def _jumping(rows: Floats, edges: Floats, points: Floats, narrow: float) -> Floats:
     counts = rows[:, 2]
-    spike = (counts > _HEAVY * counts.sum()) & (edges[:, 1] - edges[:, 0] < narrow)
+    spike = (counts > _HEAVY * counts.sum()) & (edges[:, 1] - edges[:, 0] <= narrow)
     spread = np.cumsum(np.where(spike, 0.0, counts))
     ends = np.column_stack((np.append(0.0, spread[:-1]), spread))
     smooth = np.interp(points, edges.ravel(), ends.ravel())

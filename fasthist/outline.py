@@ -20,6 +20,12 @@ Part = tuple[Rows, float, float]
 MOST_ROWS = 250
 """In the older of both forms a million normals then take 4 kB."""
 
+_MOST_VALUES = 300
+"""Different values that get a row each: the 256 of an int8 lattice, and points for what a sample has not met."""
+
+ROOM = _MOST_VALUES + 100 + 2
+"""Rows to make room for: before each value that a hundredth of all have, there may be an empty one."""
+
 _CELLS = 60
 """Two for each bin of the page: where steps share an axis, its bins' borders may lie anywhere in ours."""
 
@@ -61,8 +67,9 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
         ``reach[i]`` elements lie before point ``i``; the last is the number of all.
     limit : int
         Most rows, 1 at least, in either form: with or without rows for the gaps between them.
-    rows : float64[limit + 2, 3]
+    rows : float64[ROOM, 3]
         Filled: left edge, right edge and count. They begin at the first point, end at the last, and do not overlap.
+        The one row of equal points has no width.
         Empty rows stand before those that hold much, since the page's percentiles know no left edges.
 
     Returns
@@ -72,7 +79,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
 
     Notes
     -----
-    Up to `limit` different values get a row each. Others are grouped, from the left, until a group holds a share of
+    Up to `limit` different values get a row each, up to 300 where they repeat and `limit` is `MOST_ROWS`. Others are grouped, from the left, until a group holds a share of
     the mass or would reach into the next cell of equal width; if that makes too many groups, a larger share. Runs in
     Python as well as compiled.
     """
@@ -81,11 +88,8 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
     # Adding zero turns -0.0 into 0.0.
     low, high = points[0] + 0.0, points[size - 1] + 0.0
     if low == high:
-        # The page needs a width: as small a one as float32 has, but for zero.
-        room = max(math.ldexp(1.0, math.frexp(low)[1] - 24), 1e-30)
-        upward = math.isfinite(low + room)
-        rows[0, 0] = low if upward else low - room
-        rows[0, 1] = low + room if upward else low
+        # How wide a constant is drawn is decided where it is written.
+        rows[0, 0] = rows[0, 1] = low
         rows[0, 2] = total
         return 1
     # In halves where the difference of the ends overflows.
@@ -100,16 +104,21 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
     narrow /= scale
     apart = wide * _GAP / scale
 
+    # More than `limit` only where they repeat: what is smooth needs fewer rows.
+    values = _MOST_VALUES if limit >= MOST_ROWS and total >= 2 * _MOST_VALUES else limit
     different = 1
     for i in range(1, size):
         if points[i] != points[i - 1]:
             different += 1
-            if different > limit:
+            if different > values:
                 break
     cells = min(_CELLS, max(1, limit // 4))
     # Four points in a row, so that gaps between rows are none by chance.
     usual = total * max(_SHARE, 1.6 / limit, 4.0 / size)
-    most = 0.0 if different <= limit else usual
+    most = 0.0 if different <= values else usual
+    allowed = values + 100 if most == 0.0 else limit
+    # So many levels that empty rows before all that are heavy would be too many.
+    heavy = total * (_HEAVY if different <= limit else 2 * _HEAVY)
     while True:
         found = 0
         gaps = 0
@@ -118,7 +127,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
         left = low
         end = low
         i = 0
-        while i < size and found <= limit:
+        while i < size and found <= allowed:
             # The last point that the share allows: in steps that double, then halve.
             j = i + 1
             step = 1
@@ -175,7 +184,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
                 after = start if gap else right
             if right > left:
                 if left > end:
-                    if count > _HEAVY * total:
+                    if count > heavy:
                         rows[found, 0] = end
                         rows[found, 1] = left
                         rows[found, 2] = 0.0
@@ -196,10 +205,11 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
             else:
                 held = count
             i = j
-        if found <= limit and i == size and (most == 0.0 or found + gaps <= limit):
+        if found <= allowed and i == size and (most == 0.0 or found + gaps <= limit):
             return found
         if most == 0.0:
             most = usual
+            allowed = limit
         else:
             most *= 1.25
             if most * 64 > total:
@@ -256,7 +266,7 @@ def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
     points = np.concatenate(places)
     order = np.argsort(points, kind="stable")
     reach = np.cumsum(np.append(0.0, np.concatenate(masses)[order]))
-    found = np.empty((limit + 2, 3))
+    found = np.empty((ROOM, 3))
     # Lists, since the loop takes three times as long over the numbers of arrays.
     count = trace(points[order].tolist(), np.rint(reach).tolist(), limit, found)
     return found[:count].copy()

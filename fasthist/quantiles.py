@@ -1,4 +1,4 @@
-"""Between the edges of a bucket: the values in it are taken to be spread evenly."""
+"""Between the edges of a bucket: the values in it are taken to be spread evenly, unless it stands for one value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_HEAVY = 1 / 100
+_NARROW = 2.0**-19
+
+
+def stands_for_one(edges: NDArray[np.float64], counts: NDArray[Any], i: int) -> float | None:
+    """Return the value that bucket `i` stands for, as an outline's do for zeros and saturated ends; None if for many.
+
+    It holds more than a hundredth of the values on less than ``2**-19`` of their range. The value is its left edge; of the
+    last of several buckets, its right one.
+    """
+    left, right = float(edges[i]), float(edges[i + 1])
+    # In halves, since the range may overflow.
+    narrow = _NARROW * (float(edges[-1]) / 2 - float(edges[0]) / 2)
+    if right / 2 - left / 2 > narrow or counts[i] <= _HEAVY * counts.sum():
+        return None
+    return right if 0 < i == counts.size - 1 else left
 
 
 def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> float:
@@ -31,6 +48,9 @@ def value_at(rank: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> f
     reached = np.cumsum(counts)
     # Counts that are not whole may add up to less than `rank`, by a rounding.
     i = min(int(np.searchsorted(reached, rank, side="left")), counts.size - 1)
+    value = stands_for_one(edges, counts, i)
+    if value is not None:
+        return value
     part = float((rank - (reached[i] - counts[i])) / counts[i])
     left, right = float(edges[i]), float(edges[i + 1])
     if part >= 1:
@@ -55,6 +75,9 @@ def count_up_to(x: float, edges: NDArray[np.float64], counts: NDArray[Any]) -> f
         0 to ``counts.sum()``.
     """
     i = int(np.searchsorted(edges, x, side="right")) - 1
+    value = stands_for_one(edges, counts, i)
+    if value is not None:
+        return float(counts[: i + (value <= x)].sum())
     left, right = float(edges[i]), float(edges[i + 1])
     width = right - left
     # In halves where the width of a bucket overflows.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.display import contiguous
 from fasthist.errors import ArgumentError, BucketsError
 from fasthist.events.reader import ReadHistogram, read
@@ -264,7 +264,9 @@ def added(parts: list[Histogram]) -> Histogram:
         return whole
     rows = merge_outlines([_outline(part) for part in filled])
     edges, counts = contiguous(rows)
-    return replace(whole, buckets=Buckets(edges), counts=counts.astype("u8"), outlined=rows)
+    low, high = edges[[0, -1]].tolist()
+    buckets = Buckets(edges) if low < high else uniform_buckets(1, low, high)
+    return replace(whole, buckets=buckets, counts=counts.astype("u8"), outlined=rows)
 
 
 _LIMITS = tensorflow_buckets()
@@ -283,15 +285,8 @@ def _placed(part: Histogram) -> Histogram | None:
     """Put counts back into TensorFlow's buckets, if each bucket of a file can be but one of those."""
     limits, edges = _LIMITS.edges, part.buckets.edges
     low, high = part.min, part.max
-    if len(edges) == 2:
-        # A constant has some room on both sides.
-        middle = edges[0] / 2 + edges[1] / 2
-        near = limits[np.abs(limits - middle).argmin()]
-        room = max(abs(near) * 2.0**-20, 2.0**-100)
-        value = near if (near - room, near + room) == tuple(edges) else middle
-        if edges[1] - edges[0] < 3 * max(abs(value) * 2.0**-20, 2.0**-100):
-            edges = np.array([value, value])
-            low = high = float(value)
+    if low == high and low is not None:
+        edges = np.array([low, low])
     elif edges[-1] in limits and edges[-2] not in limits:
         # The largest value is itself a limit: what is equal to it has a narrow bucket before it.
         edges = np.append(edges[:-2], edges[[-1, -1]])
@@ -301,15 +296,12 @@ def _placed(part: Histogram) -> Histogram | None:
         return None
     counts = np.zeros(len(_LIMITS), dtype=np.uint64)
     np.add.at(counts, place, part.counts[filled])
-    return replace(part, buckets=_LIMITS, counts=counts, min=low, max=high)
+    return replace(part, buckets=_LIMITS, counts=counts)
 
 
 def _outline(part: Histogram) -> Part:
     rows = part.to_rows()
-    low, high = rows[0, 0], rows[-1, 1]
-    # A value alone has a row hardly wider than itself, or, in the newer form, any.
-    alone = part.num == 1 or high - low <= max(abs(low) * 2.0**-23, 1e-30)
-    return rows, low, low if alone and len(rows) == 1 else high
+    return rows, rows.item(0), rows.item(-2)
 
 
 def incomplete(ranks: list[Rank], index: Index) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fasthist.display import survives_float32
+from fasthist import display
+from fasthist.display import Range
 from fasthist.errors import ArgumentError
 from fasthist.events import fields, messages
 from fasthist.hist import Histogram
@@ -103,53 +104,85 @@ def _values_of(
     return values
 
 
-def _picture_of(tag: str, histogram: Histogram, max_buckets: int | None) -> bytes:
-    """Encode a histogram in one of its two forms.
+def _picture_of(
+    tag: str, histogram: Histogram, max_buckets: int | None, seen: Range | None
+) -> bytes:
+    """Encode a histogram in one of its two forms; `seen` is the range of the tag's earlier steps.
 
-    The older one takes two thirds of the bytes, keeps the moments, and more tools read it; but TensorBoard's Python
-    loader turns its edges into float32, and it cannot leave out a gap. So an outline of spikes, or far from zero, takes
-    the newer form; a series may change its form from step to step.
+    The older one takes two thirds of the bytes, and more tools read it; but TensorBoard's Python loader turns its edges
+    into float32, it cannot leave out a gap, and it says nothing of a constant but the value. So an outline of spikes, or
+    far from zero, takes the newer form; a series may change its form from step to step.
     """
     raw = histogram.to_raw(max_buckets)
     limits = raw["bucket_limits"]
-    if histogram.outline is None or (limits.size <= MOST_ROWS + 1 and survives_float32(limits)):
-        return messages.histogram_value(tag, **raw)
-    return messages.histogram_tensor_value(tag, histogram.to_rows(max_buckets))
+    rows: Rows | None = None
+    if raw["min"] == raw["max"]:
+        rows = display.constant_rows(raw["min"], raw["num"], seen)
+    elif histogram.outline is not None and not (
+        limits.size <= MOST_ROWS + 1 and display.survives_float32(limits)
+    ):
+        rows = histogram.to_rows(max_buckets)
+    if rows is None:
+        return messages.histogram_value(tag, **raw, zero_count=histogram.zero_count)
+    return messages.histogram_tensor_value(
+        tag,
+        rows,
+        messages.Moments(
+            min=raw["min"],
+            max=raw["max"],
+            num=raw["num"],
+            sum=raw["sum"],
+            sum_squares=raw["sum_squares"],
+            zero_count=histogram.zero_count,
+        ),
+    )
 
 
 def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
-    """Encode those with an outline, as `_picture_of` does, but all in one call of a kernel."""
+    """Encode those with an outline that are not constant, as `_picture_of` does, but all in one call of a kernel."""
     outlines: dict[str, Rows] = {}
-    moments = []
+    moments: list[messages.Moments] = []
     for tag, histogram in histograms.items():
         rows = histogram.outline
-        if rows is not None:
+        if rows is None:
+            continue
+        low, high = rows.item(0), rows.item(-2)
+        if low < high:
             outlines[tag] = rows
-            total, squares = histogram.sum, histogram.sum_squares
             moments.append(
-                (
-                    histogram.num,
-                    math.nan if total is None else total,
-                    math.nan if squares is None else squares,
+                messages.Moments(
+                    min=low,
+                    max=high,
+                    num=histogram.num,
+                    sum=_told(histogram.sum),
+                    sum_squares=_told(histogram.sum_squares),
+                    zero_count=histogram.zero_count,
                 )
             )
     if not outlines:
         return {}
     every = np.concatenate(list(outlines.values()))
     begins = np.cumsum([0, *map(len, outlines.values())])
+    numbers = np.array([[*moment.values()] for moment in moments], dtype=np.float64)
     out = np.empty(69 * len(outlines) + 32 * len(every), dtype=np.uint8)
     ends = np.empty(len(outlines), dtype=np.int64)
-    _encode()(every, begins, np.array(moments), fields.HISTO_MIN, MOST_ROWS + 1, out, ends)
+    _encode()(
+        every, begins, numbers, fields.HISTO_MIN, messages.ZERO_COUNT_KEY, MOST_ROWS + 1, out, ends
+    )
     encoded = out.data
-    found = {}
+    pictures = {}
     begin = 0
-    for (tag, rows), end in zip(outlines.items(), ends.tolist(), strict=True):
+    for (tag, rows), moment, end in zip(outlines.items(), moments, ends.tolist(), strict=True):
         if end > begin:
-            found[tag] = messages.encoded_histogram_value(tag, encoded[begin:end])
+            pictures[tag] = messages.encoded_histogram_value(tag, encoded[begin:end])
         else:
-            found[tag] = messages.histogram_tensor_value(tag, rows)
+            pictures[tag] = messages.histogram_tensor_value(tag, rows, moment)
         begin = end
-    return found
+    return pictures
+
+
+def _told(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 @functools.cache  # an import statement takes 1 us each time
@@ -160,14 +193,27 @@ def _encode() -> Callable[..., None]:
     return kernel
 
 
+def _widened(seen: Range | None, histogram: Histogram) -> Range:
+    """Return the range of a tag's values with those of one more step."""
+    low, high = histogram.min, histogram.max
+    if low is None or high is None:
+        rows = histogram.to_rows()
+        low, high = rows.item(0), rows.item(-2)
+    return (low, high) if seen is None else (min(low, seen[0]), max(high, seen[1]))
+
+
 class WrittenStep(NamedTuple):
-    """What one call writes: histograms of one step, encoded later."""
+    """What one call writes: histograms of one step, encoded later.
+
+    `ranges` holds, for each tag, the range of the values that its writer has encoded so far.
+    """
 
     histograms: dict[str, Histogram]
     statistics: dict[str, Statistic]
     max_buckets: int | None
     wall_time: float
     step: int
+    ranges: dict[str, Range]
 
     @property
     def nbytes(self) -> int:
@@ -198,6 +244,8 @@ class WrittenStep(NamedTuple):
         for tag, histogram in self.histograms.items():
             picture = None
             if histogram.num:
-                picture = pictures.get(tag) or _picture_of(tag, histogram, self.max_buckets)
+                seen = self.ranges.get(tag)
+                picture = pictures.get(tag) or _picture_of(tag, histogram, self.max_buckets, seen)
+                self.ranges[tag] = _widened(seen, histogram)
             values += _values_of(tag, histogram, self.statistics, picture)
         return messages.summary_event(values, self.wall_time, self.step) if values else b""

@@ -21,7 +21,7 @@ from typing import Any
 
 from fasthist import compute
 from fasthist.arguments import as_step, as_wall_time
-from fasthist.display import check_limit
+from fasthist.display import Range, check_limit
 from fasthist.errors import ArgumentError, WriteError
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
@@ -119,6 +119,7 @@ class SummaryWriter(RawWriter):
             msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
             raise ArgumentError(msg)
         thinning = Thinning(every, keep_last=keep_last)
+        self._ranges: dict[str, Range] = {}  # of each tag's values so far
         if writer is not None:
             foreign = ForeignWriter(writer)
             super().__init__(foreign.log_dir, foreign, thinning)
@@ -215,7 +216,7 @@ class SummaryWriter(RawWriter):
             return
         if not isinstance(values, Histogram):
             values = compute.histogram(values, buckets=bins, name=tag)
-        written = WrittenStep({tag: values}, statistics, max_bins, wall_time, step)
+        written = WrittenStep({tag: values}, statistics, max_bins, wall_time, step, self._ranges)
         if due:
             self._add_histograms(written)
         else:
@@ -265,9 +266,13 @@ class SummaryWriter(RawWriter):
             messages.check_tag(tag)
         for tag in late & found.keys():
             one = {tag: found.pop(tag)}
-            self._thinning.skip(tag, WrittenStep(one, statistics, None, wall_time, step))
+            self._thinning.skip(
+                tag, WrittenStep(one, statistics, None, wall_time, step, self._ranges)
+            )
         if found:
-            self._add_histograms(WrittenStep(found, statistics, None, wall_time, step))
+            self._add_histograms(
+                WrittenStep(found, statistics, None, wall_time, step, self._ranges)
+            )
 
     def estimate_size(
         self, tree: Any, steps: int, *, stats: bool | Iterable[str | float] = False
@@ -294,7 +299,7 @@ class SummaryWriter(RawWriter):
         """
         found = compute.histograms(tree)
         event = WrittenStep(
-            found, parse_statistics(stats), None, time.time(), max(steps - 1, 0)
+            found, parse_statistics(stats), None, time.time(), max(steps - 1, 0), {}
         ).encode()
         return (len(event) + OVERHEAD) * -(-steps // self._thinning.every)
 

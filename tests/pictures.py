@@ -202,19 +202,17 @@ def _misplaced(heights: Floats, values: Floats, places: Floats, tolerance: float
 def _constant_wrong(
     rows: Floats, heights: Floats, value: float, num: int, left: float, right: float
 ) -> float:
-    """Give the share of equal values that is not drawn around their value.
+    """Give the share of equal values that is not drawn as a spike at their value.
 
-    Where the axis comes from the buckets alone no bin is the right one. So the value has to lie in the buckets that
-    hold the mass, they have to be drawn in full, in the bins that they touch, and the axis must not be turned round.
+    The axis comes from the buckets alone. It must not be turned round, nor be so narrow that its numbers look alike; and
+    all mass has to be in the bin of the value, or in both where it is a border.
     """
     slack = PLACE * range_of([np.array([value])])
-    around = rows[(rows[:, 0] - slack <= value) & (value <= rows[:, 1] + slack)]
-    if not len(around) or right <= left:
+    if right - left < 2.0**-9 * max(1.0, abs(value)):
         return 1.0
     places = borders(left, right)
-    begin, end = around[:, 0].min() - slack, around[:, 1].max() + slack
-    touched = (places[:-1] <= end) & (begin <= places[1:])
-    return float(1 - min(heights[touched].sum(), _sum(around), num) / num)
+    touched = (places[:-1] <= value + slack) & (value - slack <= places[1:])
+    return float(1 - min(heights[touched].sum(), _sum(rows), num) / num)
 
 
 # -- the Distributions tab ------------------------------------------------------------------------

@@ -59,15 +59,119 @@ def test_buckets_of_wandb_and_trackio(need, values, package):
     assert not follows(values + 1, counts, edges)
 
 
+# -- what is drawn --------------------------------------------------------------------------------
+
+
+def shapes(size):
+    rng = np.random.default_rng(1)
+    normal = rng.normal(size=size)
+    return {
+        "normal": normal.astype(np.float32),
+        "relu": np.maximum(normal, 0).astype(np.float32),
+        "zeros": np.zeros(size, np.float32),
+        "constant": np.full(size, 3.0, np.float32),
+        "far constant": np.full(size, -1e12),
+        "90 % zeros": np.where(rng.random(size) < 0.9, 0, normal),
+        "200 levels of int8": np.clip(np.rint(normal * 40), -100, 99).astype(np.int8),
+        "200 levels as floats": (np.clip(np.rint(normal * 40), -100, 99) * 0.0123).astype("f4"),
+        "log-normal": np.exp(2 * normal),
+    }
+
+
+def of_arrays(histogram, edges):
+    return np.asarray(histogram, float), np.asarray(edges, float)
+
+
+def drawn_by_mplhep(h, need):
+    axes = need("matplotlib.figure").Figure().add_subplot()
+    need("mplhep").histplot(need("hist").Hist(h.to_uhi()), ax=axes)
+    heights, edges, _ = axes.patches[0].get_data() if axes.patches else axes.lines[0].get_data()
+    return of_arrays(heights, edges)
+
+
+def drawn_by_mlflow(h, _):
+    shares, edges, _ = h.to_mlflow().axes[0].patches[0].get_data()
+    return of_arrays(shares * h.num, edges)
+
+
+def drawn_by_swanlab(h, _):
+    options = h.to_swanlab().options
+    assert options["series"][0]["barCategoryGap"] == 0
+    _, edges = h.to_bars()
+    middles = [float(label) for label in options["xAxis"][0]["data"]]
+    np.testing.assert_allclose(middles, (edges[1:] + edges[:-1]) / 2, rtol=0.006, atol=1e-9)
+    return of_arrays(options["series"][0]["data"], edges)
+
+
+TOOLS = {
+    "wandb": ("wandb", lambda h, _: of_arrays(h.to_wandb().histogram, h.to_wandb().bins)),
+    "trackio": (
+        "trackio",
+        lambda h, _: of_arrays(*(h.to_trackio()._to_dict()[key] for key in ("values", "bins"))),
+    ),
+    "aim": ("aim", lambda h, _: of_arrays(*h.to_aim().to_np_histogram())),
+    "hist and mplhep": ("mplhep", drawn_by_mplhep),
+    "mlflow": ("matplotlib.figure", drawn_by_mlflow),
+    "swanlab": ("swanlab", drawn_by_swanlab),
+}
+
+
+def misplaced(heights, edges, values):
+    """Give the share of the values that is drawn in another bar than the one they are in."""
+    return np.abs(heights - counted(values, edges)).sum() / 2 / values.size
+
+
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("package", ["wandb", "trackio"])
-def test_tensorflows_buckets_are_counted_exactly(need, values, package):
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("size", [3000, 400_000])
+def test_bars_are_the_data(need, tool, size):
+    package, drawn = TOOLS[tool]
     need(package)
-    few = values[:300]
-    found = getattr(fasthist.histogram(few, buckets="tensorflow"), f"to_{package}")()
-    counts, edges = np.asarray(found.histogram), np.asarray(found.bins)
-    assert counts.size < 512  # so nothing was merged
-    np.testing.assert_array_equal(counts, counted(few, edges))
+    for name, data in shapes(size).items():
+        heights, edges = drawn(fasthist.histogram(data), need)
+        # These tools draw a count as the height of a bar.
+        np.testing.assert_allclose(np.diff(edges), np.ptp(edges) / heights.size, rtol=1e-2)
+        low, high = float(data.min()), float(data.max())
+        ends = (low, high) if low < high else (low - 0.5, high + 0.5)
+        np.testing.assert_allclose((edges[0], edges[-1]), ends, rtol=1e-12)
+        assert heights.sum() == pytest.approx(size)
+        assert misplaced(heights, edges, data) <= 0.02, name
+        assert misplaced(heights[::-1], edges, data + np.ptp(edges) / 3) > 0.02, name
+        if (share := (data == 0).mean()) > 0.05:
+            bar = int(np.searchsorted(edges, 0, side="right")) - 1
+            assert heights[bar] >= share * size, name
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("name", shapes(2))
+def test_comet_draws_what_it_would_have_counted(need, name):
+    need("comet_ml")
+    from comet_ml.data_structure import Histogram
+
+    data = shapes(5000)[name]
+    theirs = Histogram()
+    theirs.add(data.astype(np.float64))
+    np.testing.assert_array_equal(fasthist.histogram(data).to_comet().counts, theirs.counts)
+    other = fasthist.histogram(data, buckets=500).to_comet()
+    assert other.counts.sum() == data.size
+
+
+@pytest.mark.parametrize("buckets", [1, 20, 512])
+def test_uniform_buckets_are_bars_as_they_are(values, buckets):
+    h = fasthist.histogram(values, buckets=buckets)
+    counts, edges = h.to_bars()
+    np.testing.assert_array_equal(counts, h.counts)
+    np.testing.assert_array_equal(edges, h.buckets.edges)
+    assert fasthist.histogram(values, buckets=5000).to_bars()[0].size == 512
+
+
+def test_bars_of_tensorflows_buckets_and_of_edges(values):
+    for buckets in ("tensorflow", EDGES):
+        counts, edges = fasthist.histogram(values, buckets=buckets).to_bars(4)
+        np.testing.assert_allclose(edges, np.linspace(float(values.min()), float(values.max()), 5))
+        assert counts.sum() == values.size
+    with pytest.raises(ArgumentError, match="bins=0 leaves no bar"):
+        fasthist.histogram(values).to_bars(0)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -127,7 +231,8 @@ def test_mlflow_gets_a_picture_of_the_shares(need, values, buckets):
     figure = fasthist.histogram(some, buckets=buckets).to_mlflow()
     assert isinstance(figure, figure_type)
     shares, edges, _ = figure.axes[0].patches[0].get_data()
-    np.testing.assert_allclose(edges, np.linspace(0, float(some.max()), 101))
+    bars = 100 if buckets == 100 else 30
+    np.testing.assert_allclose(edges, np.linspace(0, float(some.max()), bars + 1))
     room = 0.02 if buckets != 100 else 1e-3
     assert shares == pytest.approx(counted(some, edges) / some.size, abs=room)
     assert figure.axes[0].get_ylim()[1] < 1
@@ -164,7 +269,7 @@ def test_the_ends_of_float64_stop_nobody(need, extreme):
 
 
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "comet", "mlflow", "uhi"])
+@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "comet", "mlflow", "swanlab", "uhi"])
 def test_a_histogram_on_its_way_is_waited_for(need, values, method):
     packages = {"mlflow": "matplotlib", "comet": "comet_ml", "uhi": "numpy"}
     need(packages.get(method, method))
@@ -206,7 +311,7 @@ def test_hist_and_mplhep_take_it(need, values, buckets):
     found = hist.Hist(ours)
     assert found.sum(flow=True) == values.size
     edges = found.axes[0].edges
-    if buckets == "auto":
+    if isinstance(buckets, str):
         assert follows(values, found.values(), edges)
     else:
         np.testing.assert_array_equal(found.values(), counted(values, edges))
@@ -218,7 +323,7 @@ def test_hist_and_mplhep_take_it(need, values, buckets):
 
 
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "mlflow", "uhi"])
+@pytest.mark.parametrize("method", ["wandb", "trackio", "aim", "mlflow", "swanlab", "uhi"])
 def test_no_finite_value_is_said(need, method):
     packages = {"mlflow": "matplotlib", "uhi": "numpy"}
     need(packages.get(method, method))
@@ -234,6 +339,7 @@ def test_no_finite_value_is_said(need, method):
         ("to_aim", "aim", "aim"),
         ("to_comet", "comet_ml.data_structure", "comet_ml"),
         ("to_mlflow", "matplotlib.figure", "matplotlib"),
+        ("to_swanlab", "swanlab", "swanlab"),
     ],
 )
 def test_a_missing_package_is_named(monkeypatch, call, module, package):

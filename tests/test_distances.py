@@ -102,7 +102,7 @@ def test_pairs_that_are_joined_are_each_as_far_apart_as_alone(tmp_path):
 
 def test_pairs_too_far_apart_for_float64_are_left_to_who_can():
     limits, counts = np.array([-1.7e308, 1.0, 1.7e308]), np.array([0.0, 1.0, 1.0])
-    joined = join([Moments((0.0,) * 5, limits.tobytes(), counts.tobytes())])
+    joined = join([Moments((-1.7e308, 1.7e308, 2.0, 0.0, 0.0), limits.tobytes(), counts.tobytes())])
     assert np.isnan(distances_of_pairs(joined, joined, np.array([[0, 0]]))).all()
 
 

@@ -392,23 +392,27 @@ def test_to_numpy():
         edges[0] = 1
 
 
+def above(value):
+    """Give the next of TensorFlow's limits."""
+    return min((e for e in oracle.tensorflow_edges() if e > value), default=value)
+
+
 def flaws(raw, h, max_buckets=None):
     """Say what is wrong with the keyword arguments of add_histogram_raw."""
     limits, counts = raw["bucket_limits"], raw["bucket_counts"]
     rules = {
         "types": limits.dtype == counts.dtype == np.float64 and limits.shape == counts.shape,
-        "increasing": bool((limits[1:] > limits[:-1]).all()),
+        "increasing": bool((limits[1:] > limits[:-1]).all()) or h.max == oracle.LARGEST,
         "finite": bool(np.isfinite(limits).all()),
         "first is empty": counts[0] == 0,
-        "first": limits[0] == h.min or (h.min == h.max and limits[0] < h.min),
-        "last": limits[-1] == h.max or (h.min == h.max and limits[-1] > h.max),
+        "first": limits[0] == h.min,
+        "last": limits[-1] == (h.max if h.min < h.max else above(h.max)),
         "counts": counts.sum() == h.num and bool((counts >= 0).all()),
         "number": max_buckets is None or counts.size - 1 <= max_buckets,
         "two empty ones": max_buckets is not None
         or not ((counts[1:-1] == 0) & (counts[2:] == 0)).any(),
         "attributes": all(raw[k] == getattr(h, k) for k in ("num", "sum", "sum_squares")),
-        "ends": (raw["min"], raw["max"])
-        == ((h.min, h.max) if h.min < h.max else (limits[0], limits[-1])),
+        "ends": (raw["min"], raw["max"]) == (h.min, h.max),
     }
     return [name for name, holds in rules.items() if not holds]
 
@@ -445,7 +449,8 @@ def test_what_is_written(values, buckets, max_buckets):
     assert flaws(raw, h, max_buckets) == []
     rows = h.to_rows(max_buckets)
     assert np.array_equal(rows[:, 0], raw["bucket_limits"][:-1])
-    assert np.array_equal(rows[:, 1], raw["bucket_limits"][1:])
+    assert np.array_equal(rows[:-1, 1], raw["bucket_limits"][1:-1])
+    assert rows[-1, 1] == h.max
     assert np.array_equal(rows[:, 2], raw["bucket_counts"][1:])
     assert rows.dtype == np.float64
 
@@ -530,14 +535,29 @@ def test_max_buckets_that_leave_nothing_are_refused(most):
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -100.0, 1e-30, 1e30, -5e-324, 3.25])
 @pytest.mark.parametrize("buckets", ["tensorflow", 7, [-200.0, 0.0, 200.0], [-1e-3, 0.0, 1e-3]])
-def test_a_constant_is_written_with_room_around_it(value, buckets):
+def test_a_constant_is_its_value(value, buckets):
     h = histogram([value] * 7, buckets=buckets)
     raw = h.to_raw()
     assert flaws(raw, h) == []
-    assert raw["bucket_counts"].sum() == 7
-    full = int(np.argmax(raw["bucket_counts"]))
-    assert raw["bucket_limits"][full - 1] < value < raw["bucket_limits"][full]
-    assert raw["bucket_limits"][-1] - raw["bucket_limits"][0] <= 1e-5 * max(abs(value), 1e-20)
+    assert raw["bucket_limits"].tolist() == [value, above(value)]
+    assert raw["bucket_counts"].tolist() == [0, 7]
+    assert h.to_rows().tolist() == [[value, value, 7]]
+    assert {h.quantile(q) for q in (0, 0.01, 0.5, 1)} == {value}
+    assert (h.cdf(math.nextafter(value, -math.inf)), h.cdf(value)) == (0, 1)
+
+
+@pytest.mark.parametrize("buckets", ["auto", "tensorflow"])
+def test_quantiles_of_many_zeros_are_zero(buckets):
+    rng = np.random.default_rng(0)
+    for low in (0.0, -5.0):
+        values = np.maximum(rng.normal(size=4000), low)
+        values[rng.random(4000) < 0.6] = 0.0
+        h = histogram(values, buckets=buckets)
+        below, up_to = (values < 0).mean(), (values <= 0).mean()
+        qs = np.linspace(below, up_to, 7)[1:-1]
+        assert {h.quantile(q) for q in qs} == {0.0}
+        assert h.cdf(0.0) == pytest.approx(up_to, abs=1e-3)
+        assert h.cdf(-1e-300) == pytest.approx(below, abs=1e-3)
 
 
 @pytest.mark.parametrize("buckets", ["tensorflow", [0.0, 1.0, 2.0, 3.0], [1.0, 2.0]])

@@ -23,11 +23,28 @@ from tensorboard_server import Server, serve
 import fasthist
 
 LIMIT = 0.02
-MAX_BUCKETS = 256
+MAX_BUCKETS = 266  # 256 levels of int8, and rows before the few that hold much
 # Three float64 for a bucket, and what an event holds besides: tag, metadata, moments, counts of NaN and infinities.
 MAX_BYTES = 24 * MAX_BUCKETS + 512
 
 Floats = NDArray[np.float64]
+
+_RNG = np.random.default_rng(0)
+CONSTANTS: dict[str, list[Any]] = {
+    **{
+        f"always {value}": [np.full(9, value)] * 3
+        for value in (0.0, 3.0, -3.0, -100.0, 1e30, 1e-320)
+    },
+    **{f"the end at {value}": [np.full(9, value)] * 3 for value in (-1.7e308, -1e39, 1e39)},
+    "ones, then trained": [np.ones(500), *(_RNG.normal(1, 1e-3 * step, 500) for step in (1, 2, 3))],
+    "zeros, then trained": [np.zeros(500), *(_RNG.normal(0, 1e-6, 500) for _ in range(3))],
+    "trained, then dead": [*(_RNG.normal(0, 1, 500) for _ in range(3)), np.zeros(500)],
+    "dead at the end of the axis": [-_RNG.exponential(1, 500), np.zeros(500), np.zeros(500)],
+    "a number that grows": [[0.37 + 0.1 * step] for step in range(20)],
+    "a number that falls": [[0.37 - 0.0173 * step] for step in range(20)],
+    "far below, and falling": [[-1e4 - 10.0 * step] for step in range(20)],
+}
+"""Steps of equal values, alone and beside others."""
 
 each_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
 each_loader = pytest.mark.parametrize("load_fast", [True, False], ids=["fast", "python"])
@@ -44,6 +61,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in DISTRIBUTIONS:
             for step, values in enumerate(drifting(name)):
                 writer.add_histogram(name, values, step)
+    with fasthist.SummaryWriter(folder / "constants") as writer:
+        for name, steps in CONSTANTS.items():
+            for step, values in enumerate(steps):
+                writer.add_histogram(name, values, step)
     return folder
 
 
@@ -58,6 +79,8 @@ def servers(written: Path) -> Iterator[dict[bool, Server]]:
 @functools.lru_cache(maxsize=1)
 def steps_of(run: str, name: str) -> list[NDArray[Any]]:
     """Draw again what was written; for both loaders in turn."""
+    if run == "constants":
+        return [np.asarray(values) for values in CONSTANTS[name]]
     return drifting(name) if run == "drifting" else [make(name)]
 
 
@@ -79,7 +102,8 @@ def check(verdict: Verdict, name: str) -> None:
     else:
         assert verdict.bins <= LIMIT
         assert verdict.lines <= LIMIT
-    assert verdict.ends <= PLACE
+    # The page's own axis ends before a constant below -10: this one has room on its right.
+    assert verdict.ends <= (2.0**-5 if name.startswith("constant -") else PLACE)
     assert verdict.lost == 0
     assert verdict.buckets <= MAX_BUCKETS
 
@@ -99,6 +123,32 @@ def test_drifting_steps_on_one_axis(
     servers: dict[bool, Server], name: str, load_fast: bool
 ) -> None:
     check(seen(servers[load_fast], "drifting", name), name)
+
+
+@each_loader
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_spikes(servers: dict[bool, Server], name: str, load_fast: bool) -> None:
+    verdict = seen(servers[load_fast], "constants", name)
+    assert verdict.bins <= LIMIT
+    assert verdict.lines <= LIMIT
+    # A first value below -5 has room on its right: 2**-8 of it.
+    assert verdict.ends <= (1e4 * 2.0**-8 / 190 + PLACE if name.startswith("far") else 2.0**-5)
+    assert verdict.lost == 0
+
+
+def test_extremes_in_the_files_are_the_datas_own(written: Path) -> None:
+    for run in ("constants", "single"):
+        for _, tag, step, _, histogram in fasthist.read(written / run):
+            if run == "constants":
+                values = finite_sorted(CONSTANTS[tag][step])
+            else:
+                values = finite_sorted(make(tag))
+            assert (histogram.min, histogram.max) == (values[0], values[-1])
+            assert histogram.zero_count == (values == 0).sum()
+            if np.abs(values).max() < 1e150:  # else squares overflow
+                assert histogram.mean == pytest.approx(
+                    values.mean(), rel=1e-9, abs=1e-9 * values.std()
+                )
 
 
 def test_events_are_small(written: Path) -> None:
@@ -210,13 +260,13 @@ def test_lines_do_not_know_gaps() -> None:
     ("value", "row", "bins", "rest"),
     [
         (3.25, (3.25, 3.25), True, True),
-        (3.25, (3.25, 3.25 + 1e-10), True, True),
-        (3.25, (2.75, 3.75), True, False),  # a box around it hides where it is
+        (3.25, (3.25, 3.25 + 1e-10), False, True),  # a block that fills the axis
+        (3.25, (2.75, 3.75), False, False),  # a box around it hides where it is
         (3.25, (3.5, 3.75), False, False),
         (-20, (-20, -20), False, True),  # the page turns its axis round
-        (-20, (-20 - 1e-10, -20), True, True),
+        (-20, (-20 - 1e-10, -20), False, True),
         (0, (0, 0), True, True),
-        (0, (0, 1e-12), True, True),
+        (0, (0, 1e-12), False, True),
     ],
 )
 def test_a_constant(value: float, row: tuple[float, float], bins: bool, rest: bool) -> None:

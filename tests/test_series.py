@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import distributions
 import numpy as np
 import pytest
 from event_files import all_events
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.proto.summary_pb2 import HistogramProto
 
 from fasthist import SummaryWriter, histogram
 from fasthist.display import contiguous, survives_float32
 from fasthist.errors import ArgumentError
+from fasthist.events.messages import ZERO_COUNT_KEY
 from fasthist.kernels.encoding import encode
 from fasthist.kernels.outlines import lay_out
 from fasthist.series import parse_statistics
@@ -107,6 +109,8 @@ def test_numpys_numbers_are_numbers():
 def test_an_outline_is_laid_out_as_numpy_would(name):
     """The kernel that lays it out follows the functions that say what is written."""
     h = histogram(distributions.make(name, 2000))
+    if h.min == h.max:
+        pytest.skip("how a constant is written depends on what was written before")
     limits, counts = np.empty((2, 2 * len(h.outline) + 1))
     size, survives = lay_out(h.outline, limits, counts)
     raw = h.to_raw()
@@ -118,24 +122,30 @@ def test_an_outline_is_laid_out_as_numpy_would(name):
 @pytest.mark.nojit
 @given(
     st.lists(st.sampled_from(list(distributions.DISTRIBUTIONS)), min_size=1, max_size=5),
-    st.lists(st.floats(), min_size=15, max_size=15),
+    st.lists(st.floats(), min_size=30, max_size=30),
 )
 @settings(max_examples=50, deadline=None)
 def test_an_event_is_encoded_as_one_histogram_after_the_other(names, moments):
     outlines = [histogram(distributions.make(name, 500)).outline for name in names]
-    moments = np.array(moments).reshape(5, 3)[: len(names)]
+    outlines = [rows for rows in outlines if rows[0, 0] < rows[-1, 1]]
+    assume(outlines)
+    moments = np.array(moments).reshape(5, 6)[: len(outlines)]
     begins = np.cumsum([0, *map(len, outlines)])
     out = np.full(69 * len(outlines) + 32 * begins[-1], 99, dtype=np.uint8)
     ends = np.empty(len(outlines), dtype=np.int64)
-    encode(np.concatenate(outlines), begins, moments, 1, 251, out, ends)
+    encode(np.concatenate(outlines), begins, moments, 1, ZERO_COUNT_KEY, 251, out, ends)
     begin = 0
-    for rows, (num, total, squares), end in zip(outlines, moments, ends, strict=True):
+    for rows, (low, high, num, total, squares, zeros), end in zip(
+        outlines, moments, ends, strict=True
+    ):
         limits, counts = contiguous(rows)
         expected = b""
         if survives_float32(limits) and limits.size <= 251:
             expected = HistogramProto(
-                min=limits[0], max=limits[-1], num=num, sum=total, sum_squares=squares,
+                min=low, max=high, num=num, sum=total, sum_squares=squares,
                 bucket_limit=limits, bucket=[0, *counts],
             ).SerializeToString()  # fmt: skip
+            # Field 1001, which protobuf's own classes keep as unknown.
+            expected += b"" if math.isnan(zeros) else b"\xc9\x3e" + struct.pack("<d", zeros)
         assert out[begin:end].tobytes() == expected
         begin = end

@@ -20,7 +20,7 @@ from fasthist.commands.differences import CONSTANT, Difference, difference_of, u
 from fasthist.commands.runs import find_run, matching, read_run
 from fasthist.commands.terminal import few, progress
 from fasthist.compute import histogram
-from fasthist.distances import distance_between, distances_of_pairs
+from fasthist.distances import distances_of_pairs, wasserstein
 from fasthist.errors import ArgumentError, ArrayError
 from fasthist.events.restoring import join
 from fasthist.hist import Histogram
@@ -272,7 +272,5 @@ def _distances(
     for k in np.flatnonzero(np.isnan(found)).tolist():
         one, other = a[int(places_a[k])], b[int(places_b[k])]
         if one.num and other.num:
-            found[k] = distance_between(
-                one.buckets.edges, one.counts, other.buckets.edges, other.counts
-            )
+            found[k] = wasserstein(one, other)
     return found

@@ -33,6 +33,10 @@ HISTO_SUM_SQUARES = 5
 HISTO_LIMITS = 6
 HISTO_COUNTS = 7
 
+# Fields of ours, which other readers pass over: no message of TensorFlow's has a number near theirs.
+HISTO_ZERO_COUNT = 1001
+TENSOR_MOMENTS = 1001
+
 METADATA_PLUGIN_DATA = 1
 PLUGIN_NAME = 1
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from numpy.typing import NDArray
-
 from fasthist.errors import EventFileError, MessageError
 from fasthist.events import fields
 from fasthist.events.messages import WRITER
@@ -24,6 +22,7 @@ from fasthist.events.parsing import (
     HISTOGRAMS,
     Moments,
     Place,
+    Rows,
     Value,
     read_event,
     read_moments,
@@ -45,7 +44,7 @@ from fasthist.events.restoring import (
 from fasthist.events.wire import DELIMITED, VARINT, split
 from fasthist.hist import Histogram
 
-Form = Moments | NDArray[Any] | None
+Form = Moments | Rows | None
 """The numbers of a histogram as they stand in the file: the older form, rows, or None for one of no finite value."""
 
 Restored = TypeVar("Restored")
@@ -303,7 +302,7 @@ def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
 
 def _restore(form: Form, specials: Specials) -> Histogram:
     if form is None:
-        return empty(specials, 0.0, 0.0)
+        return empty(specials, 0.0, 0.0, 0)
     if isinstance(form, Moments):
         return from_moments(form, specials)
     return from_rows(form, specials)

@@ -144,7 +144,7 @@ class RunIndex:
                 _told(histogram.max),
                 _told(histogram.sum),
                 _told(histogram.sum_squares),
-                share * histogram.num,
+                share * histogram.num if histogram.zero_count is None else histogram.zero_count,
                 *map(_told, specials),
             )
             if tag in self._news:

@@ -9,6 +9,7 @@ Source: as of `fasthist.events.messages`.
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from fasthist.events.wire import (
     read_numbers,
     signed,
     split,
+    varint,
 )
 
 Place = tuple[int, int]
@@ -70,6 +72,9 @@ _LIMITS = fields.HISTO_LIMITS << 3 | DELIMITED
 _LIMIT = fields.HISTO_LIMITS << 3 | FIXED64
 _COUNTS = fields.HISTO_COUNTS << 3 | DELIMITED
 _COUNT = fields.HISTO_COUNTS << 3 | FIXED64
+_ZERO_COUNT = fields.HISTO_ZERO_COUNT << 3 | FIXED64
+_ZERO_COUNT_KEY = varint(_ZERO_COUNT)
+_ZERO_COUNT_SIZE = len(_ZERO_COUNT_KEY) + 8
 _ALL_LIMITS = frozenset((_LIMITS, _LIMIT))
 _BUCKETS = _ALL_LIMITS | {_COUNTS, _COUNT}
 
@@ -80,6 +85,7 @@ _FLOATS = fields.TENSOR_FLOATS << 3 | DELIMITED
 _FLOAT = fields.TENSOR_FLOATS << 3 | FIXED32
 _DOUBLES = fields.TENSOR_DOUBLES << 3 | DELIMITED
 _DOUBLE = fields.TENSOR_DOUBLES << 3 | FIXED64
+_TENSOR_MOMENTS = fields.TENSOR_MOMENTS << 3 | DELIMITED
 _DIM = fields.SHAPE_DIM << 3 | DELIMITED
 _SIZE = fields.DIM_SIZE << 3 | VARINT
 
@@ -109,12 +115,25 @@ class Moments(NamedTuple):
     """A ``HistogramProto``, not looked at.
 
     `numbers` are min, max, num, sum and sum_squares; `limits` and `counts` are the bytes of whole little-endian
-    doubles, which take a fourth of the time that arrays take to make, and to join.
+    doubles, which take a fourth of the time that arrays take to make, and to join. `zero_count` is NaN where the file
+    does not tell it.
     """
 
     numbers: Sequence[float]
     limits: bytes
     counts: bytes
+    zero_count: float = math.nan
+
+
+class Rows(NamedTuple):
+    """A histogram of the newer form, not looked at.
+
+    `rows` float64[k, 3] or float32[k, 3] are left edge, right edge and count of each bucket: a view. `moments` are what
+    fasthist writes beside them, without buckets; None in the files of others.
+    """
+
+    rows: NDArray[Any]
+    moments: Moments | None = None
 
 
 def read_event(data: bytes) -> Event:
@@ -256,12 +275,16 @@ def read_moments(data: bytes, place: Place) -> Moments:
         It is none.
     """
     numbers = [0.0] * 5
+    zero_count = math.nan
     begin, end = place
     middle = begin + _ALL_MOMENTS.size
     if middle < end and data[begin:middle:9] == _MOMENT_KEYS:
         # Mostly all five are there, none being zero, in the order of their numbers.
         found = _ALL_MOMENTS.unpack_from(data, begin)
         # Behind them are as many limits as counts, 16 to 2047: 1.5 us less than to take the fields apart.
+        tail = end - _ZERO_COUNT_SIZE
+        if data.startswith(_ZERO_COUNT_KEY, tail):
+            zero_count, end = read_double(data, end - 8), tail
         half = (end - middle) // 2
         size = half - 3
         if (
@@ -270,9 +293,11 @@ def read_moments(data: bytes, place: Place) -> Moments:
             and data[middle : middle + 3] == delimited_head(fields.HISTO_LIMITS, size)
             and data[middle + half : end - size] == delimited_head(fields.HISTO_COUNTS, size)
         ):
-            return Moments(found, data[middle + 3 : middle + half], data[end - size : end])
-        numbers = list(found)
-        begin = middle
+            return Moments(
+                found, data[middle + 3 : middle + half], data[end - size : end], zero_count
+            )
+        numbers, zero_count = list(found), math.nan
+        begin, end = middle, place[1]
     limits: list[bytes] = []
     counts: list[bytes] = []
     for key, at, stop in split(data, begin, end):
@@ -283,14 +308,17 @@ def read_moments(data: bytes, place: Place) -> Moments:
             (limits if key in _ALL_LIMITS else counts).append(data[at:stop])
         elif key in _MOMENTS:
             numbers[_MOMENTS[key]] = read_double(data, at)
+        elif key == _ZERO_COUNT:
+            zero_count = read_double(data, at)
     return Moments(
         numbers,
         limits[0] if len(limits) == 1 else b"".join(limits),
         counts[0] if len(counts) == 1 else b"".join(counts),
+        zero_count,
     )
 
 
-def read_rows(data: bytes, place: Place) -> NDArray[Any]:
+def read_rows(data: bytes, place: Place) -> Rows:
     """Decode a histogram of the newer form.
 
     Parameters
@@ -302,8 +330,7 @@ def read_rows(data: bytes, place: Place) -> NDArray[Any]:
 
     Returns
     -------
-    float64[k, 3] or float32[k, 3]
-        A view. Left edge, right edge and count of each bucket, not looked at.
+    Rows
 
     Raises
     ------
@@ -314,6 +341,7 @@ def read_rows(data: bytes, place: Place) -> NDArray[Any]:
     sizes: list[int] = []
     content: Place | None = None
     parts: list[NDArray[Any]] = []
+    moments: Moments | None = None
     for key, at, stop in split(data, *place):
         if key == _DTYPE:
             dtype = at
@@ -325,6 +353,8 @@ def read_rows(data: bytes, place: Place) -> NDArray[Any]:
             parts.append(read_numbers(data, at, stop, "<f4"))
         elif key in (_DOUBLES, _DOUBLE):
             parts.append(read_numbers(data, at, stop, "<f8"))
+        elif key == _TENSOR_MOMENTS:
+            moments = read_moments(data, (at, stop))
     if dtype not in _FORMATS:
         msg = f"the histogram is a tensor of data type {dtype}, not float or double"
         raise MessageError(msg)
@@ -338,7 +368,7 @@ def read_rows(data: bytes, place: Place) -> NDArray[Any]:
         # A tensor may leave out values that repeat the last one; no writer of histograms does.
         msg = f"the tensor of the histogram holds {values.size} values, but its shape is {sizes}"
         raise MessageError(msg)
-    return values.reshape(-1, 3)
+    return Rows(values.reshape(-1, 3), moments)
 
 
 def _size(data: bytes, begin: int, end: int) -> int:

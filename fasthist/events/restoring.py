@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fasthist.buckets import checked_buckets
 from fasthist.errors import MessageError
-from fasthist.events.parsing import Moments
+from fasthist.events.parsing import Moments, Rows
 from fasthist.events.wire import read_numbers
 from fasthist.hist import Histogram
 
@@ -52,26 +52,25 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
     MessageError
         It contradicts itself.
     """
-    numbers = moments.numbers
-    limits, counted = map(_doubles, moments[1:])
+    limits, counted = map(_doubles, moments[1:3])
     if counted.size != limits.size:
         msg = f"the histogram has {limits.size} limits and {counted.size} counts"
         raise MessageError(msg)
     counts, num = _counted(counted)
     if not num:
-        return empty(specials, *_known_sums(numbers, num))
+        return empty(specials, *_known_sums(moments.numbers, num))
     filled = counts.nonzero()[0]
     first, last = int(filled[0]), int(filled[-1])
     edges = np.empty(last - first + 2)
     edges[1:] = limits[first : last + 1]
     # The first limit is the right end of a bucket whose left one is nowhere.
-    edges[0] = limits[first - 1] if first else _begin(numbers[0], float(limits[0]))
+    edges[0] = limits[first - 1] if first else _begin(moments.numbers[0], float(limits[0]))
     counts = counts[first : last + 1]
     ends = edges.item(0), edges.item(1), edges.item(-2), edges.item(-1)
     if not (_all(edges[1:] > edges[:-1]) and ends[0] > -math.inf and ends[3] < math.inf):
         msg = "the limits of the histogram's buckets do not increase, or are not finite"
         raise MessageError(msg)
-    return _with_moments(numbers, edges, counts, num, ends, specials)
+    return _with_moments(moments, edges, counts, num, ends, specials)
 
 
 def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None]:
@@ -100,7 +99,7 @@ def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None
     for i, start, stop, num, outer in rows:
         # Copies, or else a histogram that is kept would keep all of them.
         edges, counts = joined.limits[start:stop].copy(), whole[start + 1 : stop].copy()
-        made[i] = _with_moments(found[i].numbers, edges, counts, int(num), outer, specials[i])
+        made[i] = _with_moments(found[i], edges, counts, int(num), outer, specials[i])
     return made
 
 
@@ -112,6 +111,7 @@ class Numbers(NamedTuple):
     max: float | None
     sum: float | None
     sum_squares: float | None
+    zero_count: int | None
 
 
 def regular_numbers(found: list[Any], specials: list[Specials]) -> list[Numbers | None]:
@@ -122,7 +122,7 @@ def regular_numbers(found: list[Any], specials: list[Specials]) -> list[Numbers 
     for i, num, outer in zip(
         joined.places.tolist(), joined.nums.tolist(), joined.ends.tolist(), strict=True
     ):
-        made[i] = Numbers(int(num), *_borne_out(found[i].numbers, num, outer))
+        made[i] = Numbers(int(num), *_borne_out(found[i], num, outer))
     return made
 
 
@@ -175,6 +175,8 @@ def join(found: Sequence[Any]) -> Joined:
     right &= (counts[starts + 1] > 0) & (counts[stops - 1] > 0) & (nums < _WHOLE)
     ends = limits[np.stack((starts, starts + 1, stops - 2, stops - 1), axis=1)]
     right &= (ends[:, 0] > -math.inf) & (ends[:, 3] < math.inf)
+    # The limits of a constant say less than its extremes.
+    right &= np.array([found[i].numbers[0] != found[i].numbers[1] for i in likely])
     places = np.array(likely)
     return Joined(limits, counts, *(of[right] for of in (places, starts, stops, nums, ends)))
 
@@ -197,7 +199,7 @@ def _known_sums(numbers: Sequence[float], num: float) -> tuple[float | None, flo
 
 
 def _with_moments(
-    numbers: Sequence[float],
+    moments: Moments,
     edges: NDArray[np.float64],
     counts: NDArray[Any],
     num: float,
@@ -208,19 +210,19 @@ def _with_moments(
 
     `ends` are its first two and its last two edges.
     """
-    low, high, total, squares = _borne_out(numbers, num, ends)
-    return _made(edges, counts, num, low, high, total, squares, specials)
+    return _made(edges, counts, num, *_borne_out(moments, num, ends), specials)
 
 
 def _borne_out(
-    numbers: Sequence[float], num: float, ends: Sequence[float]
-) -> tuple[float | None, float | None, float | None, float | None]:
-    """Give the smallest and the largest value and both sums, None where the buckets contradict what the file says."""
-    low, high, *_ = numbers
+    moments: Moments, num: float, ends: Sequence[float]
+) -> tuple[float | None, float | None, float | None, float | None, int | None]:
+    """Return extremes, sums and the number of zeros, None for what the file does not tell or its buckets contradict."""
+    low, high, *_ = moments.numbers
     return (
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
-        *_known_sums(numbers, num),
+        *_known_sums(moments.numbers, num),
+        int(moments.zero_count) if 0 <= moments.zero_count <= num else None,
     )
 
 
@@ -228,19 +230,20 @@ def _begin(smallest: float, limit: float) -> float:
     return smallest if smallest < limit else math.nextafter(limit, -math.inf)
 
 
-def from_rows(rows: NDArray[Any], specials: Specials = UNTOLD) -> Histogram:
+def from_rows(form: Rows, specials: Specials = UNTOLD) -> Histogram:
     """Restore a histogram from the newer form.
 
     Parameters
     ----------
-    rows : float64[k, 3] or float32[k, 3]
+    form : Rows
         From `fasthist.events.parsing.read_rows`.
     specials : (int or None, int or None, int or None)
 
     Returns
     -------
     Histogram
-        With an empty bucket in each gap. `min` and `max` are the outer ends of what is not empty; this form has no sums.
+        With an empty bucket in each gap. Where no moments are written beside the rows, `min` and `max` are the outer ends
+        of what is not empty, and the sums are unknown.
 
     Raises
     ------
@@ -251,7 +254,7 @@ def from_rows(rows: NDArray[Any], specials: Specials = UNTOLD) -> Histogram:
     -----
     TensorFlow's rows of a constant have no width. Its rows of NaN count nothing; those of infinities cannot be used.
     """
-    rows = rows.astype(np.float64)
+    rows = form.rows.astype(np.float64)
     counts, num = _counted(rows[:, 2])
     if not num:
         return empty(specials)
@@ -262,7 +265,7 @@ def from_rows(rows: NDArray[Any], specials: Specials = UNTOLD) -> Histogram:
         edges[0] = low = rows.item(0)
         high = rows.item(-2)
         if low > -math.inf and high < math.inf and _all(edges[1:] > edges[:-1]):
-            return _made(edges, counts, num, low, high, None, None, specials)
+            return _of_rows(form.moments, edges, counts, num, (low, high), specials)
     ends = rows[:, :2].ravel()
     if not (_all(ends[1:] >= ends[:-1]) and ends[0] > -math.inf and ends[-1] < math.inf):
         msg = "the edges of the histogram's buckets go backwards, or are not finite"
@@ -281,7 +284,22 @@ def from_rows(rows: NDArray[Any], specials: Specials = UNTOLD) -> Histogram:
     edges = np.empty(counts.size + 1)
     edges[0] = ends[0]
     edges[1:] = ends[1:][wide]
-    return _made(edges, counts, num, low, high, None, None, specials)
+    return _of_rows(form.moments, edges, counts, num, (low, high), specials)
+
+
+def _of_rows(
+    moments: Moments | None,
+    edges: NDArray[np.float64],
+    counts: NDArray[Any],
+    num: float,
+    ends: tuple[float, float],
+    specials: Specials,
+) -> Histogram:
+    if moments is None:
+        return _made(edges, counts, num, *ends, None, None, None, specials)
+    first, last = counts.nonzero()[0][[0, -1]]
+    outer = (*edges[first : first + 2].tolist(), *edges[last : last + 2].tolist())
+    return _with_moments(moments, edges, counts, num, outer, specials)
 
 
 def _widened(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -311,10 +329,13 @@ def _widened(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def empty(
-    specials: Specials, total: float | None = None, squares: float | None = None
+    specials: Specials,
+    total: float | None = None,
+    squares: float | None = None,
+    zeros: int | None = None,
 ) -> Histogram:
     """Make the histogram of no finite value, over one bucket that means nothing."""
-    return _made(_NOWHERE.edges, _NO_COUNTS, 0, None, None, total, squares, specials)
+    return _made(_NOWHERE.edges, _NO_COUNTS, 0, None, None, total, squares, zeros, specials)
 
 
 def _counted(counts: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -354,6 +375,7 @@ def _made(
     high: float | None,
     total: float | None,
     squares: float | None,
+    zeros: int | None,
     specials: Specials,
 ) -> Histogram:
     counts.setflags(write=False)
@@ -369,7 +391,7 @@ def _made(
         max=high,
         sum=total,
         sum_squares=squares,
-        zero_count=None,
+        zero_count=zeros,
         nan_count=specials[0],
         posinf_count=specials[1],
         neginf_count=specials[2],

@@ -108,6 +108,22 @@ def double_field(number: int, value: float) -> bytes:
     return _key(number, FIXED64) + packed if packed != _ZERO_DOUBLE else b""
 
 
+def double_member(number: int, value: float) -> bytes:
+    """Encode a double field whose presence says something: written even if it is zero.
+
+    Parameters
+    ----------
+    number : int
+        The field's number.
+    value : float
+
+    Returns
+    -------
+    bytes
+    """
+    return _key(number, FIXED64) + _pack_double(value)
+
+
 def float_member(number: int, value: float) -> bytes:
     """Encode a float field that belongs to a ``oneof``: written even if it is zero.
 

@@ -17,7 +17,7 @@ from fasthist.kernels.jit import serial
 from fasthist.kernels.looks import KINDS, LIMITS, Look
 from fasthist.kernels.slots import ZERO, slots_of
 from fasthist.kernels.sort import sort
-from fasthist.outline import FAR, MOST_ROWS, Rows
+from fasthist.outline import FAR, MOST_ROWS, ROOM, Rows
 
 _FEW = 1 << 10
 """Elements up to which all are looked at, when the outline is asked for: copying them is quicker than tracing. Also the
@@ -29,14 +29,23 @@ _MOST = 1 << 14
 A share p of the values is then known to sqrt(p * (1 - p) / 16384).
 """
 
-CELLS_SEEN = 60
-"""Buckets narrower than this part of the range tell enough for the page's 30 bins."""
+_LARGE = 1 << 18
+"""Elements from which on a larger sample takes a small part of the time that counting takes."""
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _EDGES = tensorflow_buckets().edges.copy()  # writable: to Numba that is another type
 _ZERO_BUCKET = int(tensorflow_buckets().index(np.zeros(1))[0])
 
 trace = serial(outline.trace)
+
+
+def cells_seen(size):
+    """Return into how many cells the range is cut: buckets narrower than one tell enough for the page's 30 bins.
+
+    Of 40 arrays of a million normals, 60 cells left up to 2.5 % in a wrong bin, 90 up to 1.2 %; of 10,000, up to 1.5 %. Runs
+    in Python as well as compiled, also on a GPU.
+    """
+    return 60.0 if size < _LARGE else 90.0
 
 
 def elements_wanted(size, zeros, heaviest, coarse):
@@ -51,7 +60,7 @@ def elements_wanted(size, zeros, heaviest, coarse):
     heaviest : float
         How many, without zeros, the bucket of TensorFlow's holds that holds most.
     coarse : float
-        How many all those hold that are wider than a `CELLS_SEEN`th of the range.
+        How many all those hold that are wider than a cell of `cells_seen`.
 
     Returns
     -------
@@ -80,6 +89,7 @@ def place_in(i, size, parts):
     return begin + np.int64(((mixed >> np.uint64(32)) * part) >> np.uint64(32))
 
 
+_cells_seen = serial(cells_seen)
 _elements_wanted = serial(elements_wanted)
 _place_in = serial(place_in)
 
@@ -89,7 +99,8 @@ def sample_size(size, zeros, edges, counts, low, high):
     """Say how many elements to look at; the arguments are those of `weigh`."""
     if size <= _FEW:
         return size
-    cell = high / CELLS_SEEN - low / CELLS_SEEN
+    cells = _cells_seen(size)
+    cell = high / cells - low / cells
     heaviest = 0.0
     coarse = 0.0
     for bucket in range(counts.size):
@@ -189,7 +200,7 @@ def outline_values(values, size, zeros, edges, counts, low, high, rows):
         How many are zero.
     edges, counts, low, high
         As in `weigh`.
-    rows : float64[MOST_ROWS + 2, 3]
+    rows : float64[ROOM, 3]
         See `fasthist.outline.trace`.
 
     Returns
@@ -272,7 +283,7 @@ def sample_of(chunks: Chunks, look: Look) -> NDArray[Any]:
 
 def outline_of_sample(values: NDArray[Any], size: int, look: Look) -> Rows:
     """Trace the outline of an array of so many elements, of which some are here, or all."""
-    rows = np.empty((MOST_ROWS + 2, 3))
+    rows = np.empty((ROOM, 3))
     counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
     found = outline_values(values, size, zeros, _EDGES, counts, look.low, look.high, rows)
     return rows[:found].copy()
@@ -291,7 +302,7 @@ def outline_of_patterns(patterns: NDArray[np.uint64], name: str) -> Rows:
     counts = patterns[_order(name)]
     seen = np.flatnonzero(counts)
     reach = np.append(0, np.cumsum(counts[seen])).astype(np.float64)
-    rows = np.empty((MOST_ROWS + 2, 3))
+    rows = np.empty((ROOM, 3))
     points = slots_of(name).values[_order(name)][seen]
     return rows[: trace(points, reach, MOST_ROWS, rows)].copy()
 
@@ -303,7 +314,7 @@ def lay_out(rows, limits, counts):
     Parameters
     ----------
     rows : float64[k, 3]
-        Left edge, right edge and count of each.
+        Left edge, right edge and count of each, none without width.
     limits, counts : float64[2 * k]
         Filled: the first limit is the first edge, with count 0.
 
@@ -327,7 +338,7 @@ def lay_out(rows, limits, counts):
         size += 1
     low, high = limits[0], limits[size - 1]
     largest = max(-low, high)
-    survives = largest < _LARGEST_FLOAT32 and (size == 2 or largest <= FAR * (high - low))
+    survives = largest < _LARGEST_FLOAT32 and largest <= FAR * (high - low)
     if survives:
         for i in range(1, size):
             survives &= np.float32(limits[i]) > np.float32(limits[i - 1])

@@ -43,7 +43,7 @@ from fasthist.kernels.cuda.primitives import (
 )
 from fasthist.kernels.cuda.slots import N_MAGNITUDES, N_SLOTS, SIGN
 from fasthist.kernels.cuda.walk import place_of, reduce_add, reduce_max, reduce_sum
-from fasthist.kernels.outlines import CELLS_SEEN, elements_wanted, place_in
+from fasthist.kernels.outlines import cells_seen, elements_wanted, place_in
 from fasthist.kernels.slots import FINITE, slots_of
 
 HEAD = 8
@@ -61,6 +61,7 @@ _N = N_MAGNITUDES
 _LAST_FINITE = N_MAGNITUDES - 2  # infinity and NaN follow
 _BUCKETS = len(tensorflow_buckets())
 
+_cells_seen = device(cells_seen)
 _wanted = device(elements_wanted)
 _place_in = device(place_in)
 
@@ -122,7 +123,8 @@ def _finish(plan, mail, work, sums, ranges, edges, begin, end, chunk):
             _number(kind, ~work[at + _U64(N_SLOTS)]),
             _number(kind, work[at + _U64(N_SLOTS + 1)]),
         )
-        cell = high / CELLS_SEEN - low / CELLS_SEEN
+        cells = _cells_seen(size)
+        cell = high / cells - low / cells
         heaviest, coarse = _U64(0), _U64(0)
         for bucket in range(thread, _BUCKETS, threads):
             count = _U64(0)
