@@ -68,7 +68,7 @@ class Network:
                 summed -= summed.max(axis=1, keepdims=True)
                 signal = summed - np.log(np.exp(summed).sum(axis=1, keepdims=True))
             else:
-                signal = 1 / (1 + np.exp(-summed))
+                signal = np.reciprocal(1 + np.exp(-summed))
             layer2output[layer] = signal
         return layer2output
 
