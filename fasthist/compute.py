@@ -169,6 +169,7 @@ def warmup() -> None:
     >>> import fasthist
     >>> fasthist.warmup()
     """
+    from fasthist.events.messages import ZERO_COUNT_KEY
     from fasthist.kernels.encoding import encode
     from fasthist.kernels.transport import wasserstein, wasserstein_of_pairs
     from fasthist.stacked import Stacked
@@ -180,9 +181,9 @@ def warmup() -> None:
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:
                 histogram(array, buckets=buckets)
-    rows = np.array(histogram([0.0]).outline)
+    rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 6))
     out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
-    encode(rows, np.array([0, 1]), np.ones((1, 3)), 1, 2, out, ends)
+    encode(rows, np.array([0, 1]), moments, 1, ZERO_COUNT_KEY, 2, out, ends)
     edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
     wasserstein(edges, counts[1:], edges, counts[1:])
     wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)

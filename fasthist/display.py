@@ -30,6 +30,7 @@ Range = tuple[float, float]
 
 _NO_COUNT = np.zeros(1)
 _OWN_AXIS_FROM, _OWN_AXIS_TO = -5.0, 1e308
+_BINS = 30
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -156,21 +157,31 @@ def constant_rows(value: float, num: float, seen: Range | None) -> NDArray[np.fl
     that has been constant so far gets a row of no width: any other would fill the whole axis. But that axis ends before
     the value below -10, and beyond float64 near its end; an empty row on the right then makes one, 2**-8 of the value
     wide (on the left, the Distributions tab would take it for values). Once other values are on the axis, a row of no
-    width may be lost at its end, by a rounding, and this one gets 2**-22 of the range.
+    width may be lost by a rounding, at its end or at a border of two bins, and gets 2**-22 of the range then.
     Source: tensorboard/plugins/histogram/tf_histogram_dashboard/histogramCore.ts, ``intermediateToD3``.
     """
     low, high = (value, value) if seen is None else (min(value, seen[0]), max(value, seen[1]))
-    if low < high:
+    if low < high and _is_lost(value, low, high):
         end = _above(value, (high / 2 - low / 2) * 2.0**-21)
         return np.array([[min(value, end), max(value, end), num]])
-    if _OWN_AXIS_FROM < value < _LARGEST_FLOAT32:
-        return None
-    if _OWN_AXIS_FROM < value < _OWN_AXIS_TO:
-        return np.array([[value, value, num]])
+    if low < high or _OWN_AXIS_FROM < value < _OWN_AXIS_TO:
+        is_float32 = abs(value) < _LARGEST_FLOAT32
+        return None if is_float32 else np.array([[value, value, num]])
     end = _above(value, abs(value) * 2.0**-8)
     if end > value:
         return np.array([[value, value, num], [value, end, 0.0]])
     return np.array([[end, value, num]])
+
+
+def _is_lost(value: float, low: float, high: float) -> bool:
+    """Say whether the page draws a row of no width in none of its bins, by its own arithmetic."""
+    width = (high - low) / _BINS
+    for place in range(_BINS):
+        left = low + place * width
+        right = left + width
+        if value <= right:
+            return not (left <= value and (value < right or right >= high))
+    return True
 
 
 def _above(value: float, room: float) -> float:
