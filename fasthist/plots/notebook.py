@@ -7,7 +7,7 @@ from typing import Any
 from fasthist.hist import Histogram
 from fasthist.plots import density
 from fasthist.plots.axis import Floats, outline_axis
-from fasthist.plots.drawing import stepped
+from fasthist.plots.pictures import stepped
 from fasthist.plots.theme import DARK, LIGHT
 
 _WIDTH, _HEIGHT = 360, 90
