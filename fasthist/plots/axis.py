@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +18,8 @@ Floats = NDArray[np.float64]
 
 SCALES = ("auto", "linear", "log")
 
-FARTHEST = 1e250
-"""What matplotlib computes with values up to here, and with their densities, is finite."""
-
-_LEAST = 1e-250
+# What matplotlib computes with values up to here, and with their densities, is finite.
+_FARTHEST, _LEAST = 1e250, 1e-250
 _TAIL, _BEYOND = 0.001, 0.5
 _APART, _FAR = 30.0, 10.0
 _DECADES, _MOST_DECADES = 8, 30
@@ -45,6 +42,8 @@ class ValueAxis:
         Its ends.
     threshold : float or None
         Up to where a logarithmic axis is linear; None if all of it is.
+    unit : float
+        What values are divided by: not 1 for those that are too large or too small to be drawn.
 
     Notes
     -----
@@ -55,6 +54,12 @@ class ValueAxis:
     low: float
     high: float
     threshold: float | None = None
+    unit: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """What the axis is called."""
+        return "value" if self.unit == 1 else f"value / {label(self.unit)}"
 
     def forward(self, values: Any) -> Floats:
         """Return the places of values on the axis."""
@@ -80,6 +85,11 @@ class ValueAxis:
         """How long it is, in units of `forward`."""
         low, high = self.forward([self.low, self.high])
         return float(high - low)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether it is logarithmic on one side of zero at most."""
+        return self.threshold is not None and not (-self.low > self.threshold < self.high)
 
     def cells(self, count: int, low: float | None = None, high: float | None = None) -> Floats:
         """Cut a part of the axis, or all of it, into cells that are drawn equally wide: float64[count + 1]."""
@@ -118,9 +128,13 @@ class ValueAxis:
         return values.tolist() if values.size > 1 else round_values(self.low, self.high, most)
 
 
-def label(value: float) -> str:
-    """Format a tick's value."""
-    return re.sub(r"e([+-])0*", lambda sign: "e-" if sign[1] == "-" else "e", f"{value:g}")
+def label(value: float, digits: int = 6) -> str:
+    """Format a value with so many significant digits for a tick or a note."""
+    short = f"{value:.{digits}g}"
+    if value and not 1e-3 <= abs(value) < 1e4:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+    return short.replace("-", "\u2212")
 
 
 def round_values(low: float, high: float, most: int) -> list[float]:
@@ -134,28 +148,25 @@ def round_values(low: float, high: float, most: int) -> list[float]:
     return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
 
 
-def pieces(histogram: Histogram) -> tuple[Floats, Floats]:
+def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
     """Return the rows of a histogram and the gaps between them: edges float64[n + 1], shares float64[n].
 
     The shares add up to 1; the first and the last are not 0. A piece of zero width is a value by itself, as is the one
-    piece of a constant. Values beyond 1e250 are taken for that, and those within 1e-250 for zero.
+    piece of a constant. Values are divided by `unit`, and those within 1e-250 are taken for zero.
     """
     rows = histogram.to_rows()
     (filled,) = np.nonzero(rows[:, 2] > 0)
     rows = rows[filled[0] : filled[-1] + 1]
-    edges = within_reach(rows[:, :2].ravel())
-    if len(rows) == 1 and _is_room(*edges.tolist()):
-        low, high = edges.tolist()
+    edges = rows[:, :2].ravel()
+    low, high = edges[[0, -1]].tolist()
+    if len(rows) == 1 and _is_room(low, high):
         edges[:] = 0.0 if low <= 0 <= high else low / 2 + high / 2
+    edges = np.clip(edges / unit, -_FARTHEST, _FARTHEST)
+    edges[np.abs(edges) < _LEAST] = 0.0
     shares = np.zeros(edges.size - 1)
     shares[::2] = rows[:, 2] / rows[:, 2].sum()
     kept = (edges[1:] > edges[:-1]) | (shares > 0)
     return np.concatenate((edges[:1], edges[1:][kept])), shares[kept]
-
-
-def within_reach(values: Floats) -> Floats:
-    """Move values to where sums of them, and shares over their differences, are finite."""
-    return np.where(np.abs(values) < _LEAST, 0.0, np.clip(values, -FARTHEST, FARTHEST))
 
 
 def _is_room(low: float, high: float) -> bool:
@@ -165,24 +176,10 @@ def _is_room(low: float, high: float) -> bool:
     return high - low <= 2.0**-19 * max(-low, high)
 
 
-def quantiles_of(histogram: Histogram, shares: Sequence[float]) -> Floats:
+def quantiles_of(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
     """Return the values below which given shares lie, as `Histogram.quantile` does, but of `pieces`: float64[k]."""
-    edges, held = pieces(histogram)
+    edges, held = pieces(histogram, unit)
     return np.array([quantiles.value_at(share, edges, held) for share in shares])
-
-
-def magnitude(histogram: Histogram, share: float = 0.5) -> float:
-    """Return the size that `share` of the values that are not zero reach; 0 if all are zero."""
-    edges, shares = pieces(histogram)
-    sizes = np.abs(edges[:-1] / 2 + edges[1:] / 2)
-    # A file gives zeros a little room, too.
-    zeros = (edges[:-1] <= 0) & (edges[1:] >= 0) & (sizes <= 1e-6 * sizes.max())
-    shares = np.where(zeros, 0.0, shares)
-    order = np.argsort(sizes)
-    reached = np.cumsum(shares[order])
-    if not reached[-1]:
-        return 0.0
-    return float(sizes[order][np.searchsorted(reached, reached[-1] * share)])
 
 
 def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
@@ -199,22 +196,20 @@ def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueA
     signs make one hump; or, where nearly all have the same sign, or for ``scale="log"``, up to the power of ten below all
     but a hundredth of them.
     """
-    known = [h for h in histograms if h.num]
-    tails = {id(h): quantiles_of(h, (_TAIL, 1 - _TAIL)) for h in known}
-    sizes = [(size, h) for h in known if (size := magnitude(h)) > 0]
-    reach = [float(np.abs(tails[id(h)]).max()) / size for size, h in sizes]
-    usual = [size for size, _ in sizes]
-    wide = bool(usual) and (max(usual) > _APART * min(usual) or float(np.median(reach)) > _APART)
-    low, high = _ends(known)
-    threshold = _threshold(known, scale, wide, max(-low, high))
+    sizes = _Sizes(histograms)
+    usual, reach = sizes.usual, sizes.reach
+    wide = usual.size > 0 and (
+        usual.max() > _APART * usual.min() or np.median(reach / usual) > _APART
+    )
+    low, high = sizes.low, sizes.high
+    threshold = sizes.threshold(scale, wide=bool(wide))
     places = ValueAxis(low, high, threshold).forward
-    inner = np.array(list(tails.values()))
-    left, right = float(inner[:, 0].min()), float(inner[:, 1].max())
+    left, right = float(sizes.inner[:, 0].min()), float(sizes.inner[:, 1].max())
     near = _BEYOND * float(places(right) - places(left))
     if near > 0:
         low = low if places(left) - places(low) <= near else left
         high = high if places(high) - places(right) <= near else right
-    return _with_room(low, high, threshold)
+    return _with_room(low, high, threshold, sizes.unit)
 
 
 def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
@@ -223,11 +218,70 @@ def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis
     "auto" is logarithmic if the largest magnitude is more than 10 times the usual size of the values where that is
     smallest; see `outline_axis`.
     """
-    known = [h for h in histograms if h.num]
-    low, high = _ends(known)
-    usual = min((size for h in known if (size := magnitude(h)) > 0), default=math.inf)
-    largest = max(-low, high)
-    return _with_room(low, high, _threshold(known, scale, largest > _FAR * usual, largest))
+    sizes = _Sizes(histograms)
+    wide = sizes.largest > _FAR * sizes.usual.min(initial=np.inf)
+    threshold = sizes.threshold(scale, wide=bool(wide))
+    return _with_room(sizes.low, sizes.high, threshold, sizes.unit)
+
+
+class _Sizes:
+    """How large the values of histograms are, of which one at least has finite values.
+
+    Attributes
+    ----------
+    unit : float
+        All others are divided by it.
+    low, high, largest : float
+        The ends, and the larger magnitude of them.
+    inner : float64[n, 2]
+        The ends of each without a thousandth of its values.
+    usual, lowest, reach : float64[m]
+        Of those that are not all zero: the magnitude that half of the values and that a hundredth of them do not
+        exceed, without zeros, and the larger one of `inner`.
+    """
+
+    def __init__(self, histograms: Sequence[Histogram]) -> None:
+        known = [h for h in histograms if h.num]
+        ends = np.array([h.to_rows()[[0, -1], [0, 1]] for h in known])
+        largest = float(np.abs(ends).max())
+        far = largest > _FARTHEST or 0 < largest < _LEAST
+        self.unit = 10.0 ** max(math.floor(math.log10(largest)), -300) if far else 1.0
+        ends = np.array([pieces(h, self.unit)[0][[0, -1]] for h in known])
+        self.low, self.high = float(ends[:, 0].min()), float(ends[:, 1].max())
+        self.largest = max(-self.low, self.high)
+        self.inner = np.array([quantiles_of(h, (_TAIL, 1 - _TAIL), self.unit) for h in known])
+        sizes = np.array([magnitudes(h, (0.5, _LOWEST), self.unit) for h in known])
+        seen = sizes[:, 0] > 0
+        self.usual, self.lowest = sizes[seen].T
+        self.reach = np.abs(self.inner[seen]).max(axis=1)
+
+    def threshold(self, scale: str, *, wide: bool) -> float | None:
+        """Return up to where the axis is linear; None if all of it is."""
+        check_scale(scale)
+        if scale == "linear" or (scale == "auto" and not wide) or not self.usual.size:
+            return None
+        # A file gives zeros a little room.
+        room = 1e-6 * np.abs(self.inner).max(axis=1)
+        one_sided = (self.inner[:, 0] >= -room).all() or (self.inner[:, 1] <= room).all()
+        if scale == "auto" and not one_sided:
+            least = max(float(self.usual.min()), self.largest * 10.0**-_DECADES)
+            return 10.0 ** math.ceil(math.log10(least))
+        least = max(float(self.lowest.min()), self.largest * 10.0**-_MOST_DECADES)
+        return 10.0 ** math.floor(math.log10(least) + 1e-9)
+
+
+def magnitudes(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
+    """Return the sizes that given shares of the values that are not zero reach, float64[k]; 0 if all are zero."""
+    edges, held = pieces(histogram, unit)
+    sizes = np.abs(edges[:-1] / 2 + edges[1:] / 2)
+    # A file gives zeros a little room, too.
+    zeros = (edges[:-1] <= 0) & (edges[1:] >= 0) & (sizes <= 1e-6 * sizes.max())
+    order = np.argsort(sizes)
+    reached = np.cumsum(np.where(zeros, 0.0, held)[order])
+    if not reached[-1]:
+        return np.zeros(len(shares))
+    places = np.searchsorted(reached, reached[-1] * np.array(shares))
+    return np.asarray(sizes[order][places], dtype=np.float64)
 
 
 def check_scale(scale: str) -> None:
@@ -237,42 +291,13 @@ def check_scale(scale: str) -> None:
         raise ArgumentError(msg)
 
 
-def _threshold(
-    histograms: Sequence[Histogram], scale: str, wide: bool, largest: float
-) -> float | None:
-    """Return up to where the axis is linear; None if all of it is."""
-    check_scale(scale)
-    if scale == "linear" or (scale == "auto" and not wide):
-        return None
-    usual = [size for h in histograms if (size := magnitude(h)) > 0]
-    if not usual or largest < 1e9 * _LEAST:
-        return None
-    if scale == "auto" and not _one_sided(histograms):
-        return 10.0 ** math.ceil(math.log10(max(*usual, largest * 10.0**-_DECADES)))
-    lowest = min(magnitude(h, _LOWEST) for h in histograms if magnitude(h) > 0)
-    floor = max(lowest, largest * 10.0**-_MOST_DECADES, 1e9 * _LEAST)
-    return 10.0 ** math.floor(math.log10(floor) + 1e-9)
-
-
-def _one_sided(histograms: Sequence[Histogram]) -> bool:
-    """Say whether nearly all values have the same sign, in all histograms; a file gives zeros a little room."""
-    ends = np.array([quantiles_of(h, (_TAIL, 1 - _TAIL)) for h in histograms])
-    room = 1e-6 * np.abs(ends).max(axis=1)
-    return bool((ends[:, 0] >= -room).all() or (ends[:, 1] <= room).all())
-
-
-def _ends(histograms: Sequence[Histogram]) -> tuple[float, float]:
-    ends = np.array([pieces(h)[0][[0, -1]] for h in histograms])
-    return float(ends[:, 0].min()), float(ends[:, 1].max())
-
-
-def _with_room(low: float, high: float, threshold: float | None) -> ValueAxis:
+def _with_room(low: float, high: float, threshold: float | None, unit: float) -> ValueAxis:
     """Leave a little room at both ends, and enough around a constant."""
     largest = max(-low, high)
     if high - low <= _SAME * largest or high - low < _LEAST:
         room = max(largest / 2 or 1.0, _LEAST)
-        return ValueAxis(low - room, high + room)
+        return ValueAxis(low - room, high + room, None, unit)
     axis = ValueAxis(low, high, threshold)
     ends = axis.forward([low, high]) + np.array([-_ROOM, _ROOM]) * axis.length
     low, high = axis.inverse(ends).tolist()
-    return ValueAxis(low, high, threshold)
+    return ValueAxis(low, high, threshold, unit)

@@ -20,6 +20,7 @@ _NARROW = 1 / 1000
 _AROUND = 7  # cells
 _TOWERS = 5
 _ALIKE = 4
+_LATTICE = 0.9
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
     constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their shares.
     Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
     """
-    edges, shares = pieces(histogram)
+    edges, shares = pieces(histogram, axis.unit)
     places = axis.forward(edges)
     widths = np.diff(places)
     filled = shares > 0
@@ -127,15 +128,17 @@ def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, F
     edges : float64[k + 1]
         Values, equally far apart on the axis; k is three times that of Rice's rule, 24 to 180.
     density : float64[k, len(histograms)]
-        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. It is
-        the density by value even on a symmetric-logarithmic axis, so that one hump stays one.
+        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. Where
+        a logarithmic axis has both signs it is the density by value, so that one hump stays one; else it is by decade.
     """
-    known = {column: pieces(h) for column, h in enumerate(histograms) if h.num}
-    count = int(np.clip(6 * max(h.num for h in histograms) ** (1 / 3), 24, 180))
+    known = {column: pieces(h, axis.unit) for column, h in enumerate(histograms) if h.num}
+    # Odd, so that a constant lies in the middle of a cell.
+    count = int(np.clip(6 * max(h.num for h in histograms) ** (1 / 3), 24, 180)) | 1
     edges = _cells(list(known.values()), axis, count, (axis.low, axis.high))
+    widths = np.diff(axis.forward(edges) if axis.one_sided else edges)
     density = np.full((edges.size - 1, len(histograms)), np.nan)
     for column, rows in known.items():
-        density[:, column] = _between(*rows, edges) / np.diff(edges)
+        density[:, column] = _between(*rows, edges) / widths
     density[density <= 0] = np.nan
     return edges, density
 
@@ -149,19 +152,22 @@ def _cells(
     more than others, and the picture would be a comb.
     """
     plain = axis.cells(most, *ends)
-    places = np.unique(np.concatenate([edges[:-1][shares > 0] for edges, shares in found]))
+    shares = np.concatenate([shares for _, shares in found])
+    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in found])
+    places = np.unique(rows[shares > 0, 0])
     if axis.threshold is not None or places.size < _FEWEST_CELLS:
         return plain
-    spacing = float(np.diff(places).min())
-    widest = max(float(np.diff(edges)[shares > 0].max()) for edges, shares in found)
-    steps = (places - places[0]) / spacing
-    if widest > spacing / 2 or np.abs(steps - steps.round()).max() > 1e-3:
+    spacing = float(np.median(np.diff(places)))
+    off = (rows - places[0]) / spacing
+    off = np.abs(off - off.round()).min(axis=1)  # one of its edges is on it
+    on_it = (off <= 1e-3) & (np.diff(rows)[:, 0] <= spacing / 2)
+    if shares[on_it].sum() < _LATTICE * shares.sum():
         return plain
     width = spacing * math.ceil((ends[1] - ends[0]) / spacing / most)
     first = float(places[0]) - spacing / 2
     first -= width * math.ceil((first - ends[0]) / width)
-    cells: Floats = np.arange(math.ceil((ends[1] - first) / width) + 1) * width + first
-    return cells
+    cells = np.arange(math.ceil((ends[1] - first) / width) + 1) * width + first
+    return np.asarray(cells, dtype=np.float64)
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
@@ -171,7 +177,7 @@ def colour_range(density: Floats) -> tuple[float, float]:
         return 0.1, 1.0
     low, high = np.quantile(known, [0.02, 0.995], method="nearest").tolist()
     low = max(low, high * 1e-6)
-    return (low, high) if low < high else (high / 10, high)
+    return (low, high) if high > 1.1 * low else (high / 10, high)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def draw_heatmap(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
     more = (shown.min() < picture.low) + 2 * (shown.max() > picture.high)
     extend = ("neither", "min", "max", "both")[int(more)]
     bar = ax.get_figure().colorbar(mesh, ax=ax, pad=0.02, aspect=30, extend=extend)
-    bar.set_label("density")
+    bar.set_label(picture.unit)
     bar.outline.set_visible(False)
     _set_ticks(bar, picture.ticks)
     bar.minorticks_off()
@@ -205,7 +205,7 @@ def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
         _set_ticks(axis, [(tick, label(tick)) for tick in shown.ticks()])
         axis.set_minor_locator(load("matplotlib.ticker").NullLocator())
     getattr(axis.axes, f"set_{axis.axis_name}lim")(shown.low, shown.high)
-    axis.set_label_text(_with_note("value", note))
+    axis.set_label_text(_with_note(shown.title, note))
 
 
 def _set_ticks(axis: Any, ticks: list[tuple[float, str]]) -> None:
@@ -222,4 +222,4 @@ def _set_plain_ticks(axis: Any, most: int) -> None:
 
 def _with_note(text: str, note: str) -> str:
     """Put a note under an axis's label, in lines that are no longer than the axis of a small picture."""
-    return "\n".join([text, *textwrap.wrap(note, 42)])
+    return "\n".join([text, *textwrap.wrap(note, 52)])

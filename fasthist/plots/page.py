@@ -143,9 +143,9 @@ def _draw_ridge(series: SeriesLike, figure: Any, layout: Layout, colours: Theme)
             outline = _outline(picture.corners(row), drawn, picture.axis, f"step {step}, density")
             line = {"color": colours.ground, "width": 0.6}
             figure.add_trace(outline | {"line": line, "fillcolor": shades[row]})
-        figure.add_traces(
-            _atoms(picture.atoms(row), picture.axis, row, colours.atom, f"step {step}")
-        )
+    for row, step in enumerate(picture.steps.tolist()):  # before all outlines
+        atoms = picture.atoms(row)
+        figure.add_traces(_atoms(atoms, picture.axis, row, colours.atom, f"step {step}"))
     _show_values(figure.layout.xaxis, picture.axis, picture.note)
     places, texts = zip(*picture.ticks, strict=True)
     figure.update_yaxes(
@@ -166,10 +166,10 @@ def _draw_heatmap(series: SeriesLike, figure: Any, layout: Layout, colours: Them
         x=picture.borders, y=picture.axis.forward(edges), z=np.log10(found).astype(np.float32),
         zmin=math.log10(picture.low), zmax=math.log10(picture.high), hoverongaps=False,
         customdata=np.stack((at, middles, found), axis=2), hovertemplate="step %{customdata[0]:.0f}<br>"
-        "value %{customdata[1]:.4~g}<br>density %{customdata[2]:.4~g}<extra></extra>",
+        "value %{customdata[1]:.4~g}<br>" + picture.unit + " %{customdata[2]:.4~g}<extra></extra>",
         colorscale=_shades(colours.heat, colours.heat_ends, _SHADES), colorbar={
             "thickness": 9, "outlinewidth": 0, "tickvals": np.log10(ticks), "ticktext": texts,
-            "title": {"text": "density", "font": {"size": 10}},
+            "title": {"text": picture.unit, "font": {"size": 10}},
         },
     )  # fmt: skip
     _show_columns(picture, figure, colours)
@@ -247,7 +247,7 @@ def _atoms(atoms: Floats, axis: ValueAxis, foot: float, colour: str, name: str) 
 
 def _show_values(along: Any, axis: ValueAxis, note: str = "") -> None:
     along.update(
-        range=axis.forward([axis.low, axis.high]).tolist(), title=_with_note("value", note)
+        range=axis.forward([axis.low, axis.high]).tolist(), title=_with_note(axis.title, note)
     )
     if axis.threshold is not None:
         ticks = axis.ticks()
@@ -275,7 +275,7 @@ def _show_columns(picture: pictures.Columns, figure: Any, colours: Theme) -> Non
 
 def _with_note(text: str, note: str) -> str:
     """Put a note under an axis's label."""
-    return "<br>".join([text, *textwrap.wrap(note, 42)])
+    return "<br>".join([text, *textwrap.wrap(note, 52)])
 
 
 def _run_colour(place: int, colours: Theme) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fasthist.hist import Histogram
 from fasthist.plots import density
 from fasthist.plots.axis import (
-    FARTHEST,
     Floats,
     ValueAxis,
     label,
@@ -133,10 +132,10 @@ def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
     axis = outline_axis(histograms, scale)
     densities = [density.density_of(h, axis) for h in histograms]
     missing = int(series.steps.size - known.size)
-    notes = [f"no finite values at {_counted(missing, 'step')}"] * bool(missing)
+    notes = [f"no finite values at {_counted(missing, 'step')}" if missing else ""]
     notes += [_outside(densities, histograms)]
     overlap = min(_OVERLAP, 0.6 + chosen.size / 6)
-    return Ridge(steps, axis, densities, overlap, _row_ticks(steps), _joined(notes))
+    return Ridge(steps, axis, densities, overlap, _row_ticks(steps), "; ".join(filter(None, notes)))
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,8 @@ class Heat(Columns):
         Ends of the logarithmic colours.
     ticks : list of (float, str)
         Densities that have a label.
+    unit : str
+        What the colour is.
     """
 
     borders: Floats
@@ -189,6 +190,7 @@ class Heat(Columns):
     low: float
     high: float
     ticks: list[tuple[float, str]]
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
     return Heat(
         **_in_common(steps, histograms, axis), borders=step_edges(steps), edges=edges, density=found,
         low=low, high=high, ticks=[(tick, label(tick)) for tick in ValueAxis(low, high, low).ticks(6)],
+        unit="share per decade" if axis.one_sided else "density",
     )  # fmt: skip
 
 
@@ -253,7 +256,10 @@ def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None
             values.append(nothing)
         ends = [borders[part[0]], borders[part[0] + 1]]
         at += ends if part.size == 1 else steps[part].tolist()
-        values += [quantiles_of(histograms[i], SHARES) for i in np.resize(part, max(part.size, 2))]
+        values += [
+            quantiles_of(histograms[i], SHARES, axis.unit)
+            for i in np.resize(part, max(part.size, 2))
+        ]
     found = np.array(values)
     last = (axis.forward(found[-1]) - axis.forward(axis.low)) / axis.length
     labels: list[tuple[float, str]] = []
@@ -305,17 +311,17 @@ def _in_common(steps: Steps, histograms: Sequence[Histogram], axis: ValueAxis) -
     )
     borders = step_edges(steps)
     marked = steps[counts > 0]
-    notes = [f"x: NaN or infinite at {_counted(marked.size, 'step')}"] * bool(marked.size)
+    note = f"x: NaN or infinite at {_counted(marked.size, 'step')}" if marked.size else ""
     return {
         "steps": steps, "ends": (float(borders[0]), float(borders[-1])), "axis": axis, "marked": marked,
-        "special_counts": counts[counts > 0], "note": _joined([*notes, _beyond_reach(histograms)]),
+        "special_counts": counts[counts > 0], "note": note,
     }  # fmt: skip
 
 
 def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
     """Choose rows of a ridge to label: round steps if the steps are about equally far apart, else every so many rows."""
     distances = np.diff(steps)
-    if steps.size > _MOST_LABELS and distances.max() <= 2 * distances.min():
+    if steps.size > _MOST_LABELS and distances.max() <= 4 * np.median(distances):
         ticks = round_values(float(steps[0]), float(steps[-1]), _MOST_LABELS)
         rows = np.interp(ticks, steps, np.arange(steps.size))
         return [(row, f"{tick:.0f}") for row, tick in zip(rows.tolist(), ticks, strict=True)]
@@ -327,25 +333,11 @@ def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
 def _outside(drawn: Iterable[density.Density], histograms: Iterable[Histogram]) -> str:
     """Say what the axis of outlines does not show."""
     share = max(one.outside for one in drawn)
-    far = _beyond_reach(histograms)
     if share <= 1e-12:
-        return far
+        return ""
     ends = [end for h in histograms for end in (h.min, h.max) if end is not None]
-    reach = (
-        f", from {label(float(f'{min(ends):.3g}'))} to {label(float(f'{max(ends):.3g}'))}"
-        if ends
-        else ""
-    )
-    return _joined([f"up to {share:.2g} of all lie beyond{reach}", far])
-
-
-def _beyond_reach(histograms: Iterable[Histogram]) -> str:
-    ends = [abs(end) for h in histograms for end in (h.min, h.max) if end is not None]
-    return f"beyond {label(FARTHEST)} drawn there" if max(ends, default=0) > FARTHEST else ""
-
-
-def _joined(notes: Iterable[str]) -> str:
-    return "; ".join(note for note in notes if note)
+    reach = f", from {label(min(ends), 3)} to {label(max(ends), 3)}" if ends else ""
+    return f"up to {share:.2g} of all lie beyond{reach}"
 
 
 def _counted(count: int, what: str) -> str:
