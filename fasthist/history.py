@@ -11,6 +11,7 @@ from fasthist.errors import ArgumentError
 from fasthist.events.finding import event_files, run_files
 from fasthist.events.index import RunIndex
 from fasthist.plots import figures
+from fasthist.plots.notebook import history_to_html
 from fasthist.plots.panels import MAX_PANELS
 from fasthist.tag_series import Series
 
@@ -201,9 +202,8 @@ class History(Mapping[str, Series]):
         MissingPackageError
             matplotlib is not installed: the extra fasthist[plot].
         """
-        name = Path(self.path).resolve().name if self.run == "." else self.run
         return figures.plot_runs(
-            {name: self}, kind, tag, step, dark=dark, scale=scale, max_panels=max_panels
+            {self._name: self}, kind, tag, step, dark=dark, scale=scale, max_panels=max_panels
         )
 
     def _paths(self) -> list[str]:
@@ -223,6 +223,15 @@ class History(Mapping[str, Series]):
 
     def __repr__(self) -> str:
         return f"History({self.run!r}, {len(self)} tags)"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the tags with their last numbers and outlines: what notebooks show."""
+        return history_to_html(self._name, self)
+
+    @property
+    def _name(self) -> str:
+        """The run's name, or that of its directory."""
+        return Path(self.path).resolve().name if self.run == "." else self.run
 
 
 def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> dict[str, History]:

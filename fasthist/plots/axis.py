@@ -157,7 +157,7 @@ def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
     rows = histogram.to_rows()
     (filled,) = np.nonzero(rows[:, 2] > 0)
     rows = rows[filled[0] : filled[-1] + 1]
-    edges = rows[:, :2].ravel()
+    edges = rows[:, :2].flatten()
     low, high = edges[[0, -1]].tolist()
     if len(rows) == 1 and _is_room(low, high):
         edges[:] = 0.0 if low <= 0 <= high else low / 2 + high / 2
