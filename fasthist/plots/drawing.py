@@ -39,19 +39,22 @@ def draw_outlines(
     """Draw the densities of histograms over each other, each in the colour of its place among `runs`.
 
     Atoms are lines with a point on top, as high as their share of the whole height of the axes, and labelled with it.
+    What the axes show already stays in sight.
     """
     picture = pictures.overlay_of(histograms, scale)
     if picture is None:
         draw_nothing(ax)
         return
     theme, heights = theme_of(ax), picture.heights
+    shown = (ax.get_xlim(), ax.get_ylim()) if ax.has_data() else None
+    earlier = len(ax.lines)  # one for each histogram
     for name, drawn in picture.outlines.items():
-        colour = theme.runs[runs.index(name) % len(theme.runs)]
+        colour = theme.runs[(earlier + runs.index(name)) % len(theme.runs)]
         if drawn.peak:
             scaled = heights.scaled(drawn)
             ax.stairs(scaled, drawn.edges, fill=True, color=colour, alpha=0.25, linewidth=0)
             ax.stairs(scaled, drawn.edges, color=colour, linewidth=1.3, label=name)
-        atoms = colour if len(runs) > 1 else theme.atom
+        atoms = colour if len(runs) > 1 or earlier else theme.atom
         tops = drawn.shares * heights.whole
         seen = drawn.shares >= density.SEEN
         ax.vlines(drawn.atoms, 0, tops, color=atoms, linewidth=1.4)
@@ -67,6 +70,9 @@ def draw_outlines(
     ax.set_ylabel(heights.label)
     _set_plain_ticks(ax.yaxis, 4)
     _set_values(ax.xaxis, picture.axis, picture.note)
+    if shown:
+        x, y = (*shown[0], *ax.get_xlim()), (*shown[1], *ax.get_ylim())
+        ax.set(xlim=(min(x), max(x)), ylim=(min(y), max(y)))
 
 
 def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:

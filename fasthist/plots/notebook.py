@@ -23,8 +23,8 @@ _COUNTS = ("num", "zero_count", "nan_count", "posinf_count", "neginf_count")
 _STYLE = f"""<style>
 .fasthist {{ display: flex; flex-wrap: wrap; gap: 1.5em; align-items: center }}
 .fasthist table {{ margin: 0; font-variant-numeric: tabular-nums }}
-.fasthist th, .fasthist td {{ text-align: left; vertical-align: middle }}
-.fasthist td.number {{ text-align: right; white-space: nowrap }}
+.fasthist th, .fasthist td {{ padding: .2em .5em; text-align: left; vertical-align: middle }}
+.fasthist .number {{ text-align: right; white-space: nowrap }}
 .fasthist svg {{ overflow: visible; vertical-align: middle }}
 .fasthist path {{ fill: {LIGHT.band}; fill-opacity: .3; stroke: {LIGHT.band} }}
 .fasthist .atom {{ stroke: {LIGHT.atom}; stroke-width: 2 }}
@@ -87,7 +87,7 @@ def history_to_html(run: str, history: Mapping[str, Any]) -> str:
         numbers = (_number(*value) for value in last)
         picture = _svg(series[-1]) if steps.size else ""
         rows.append((tag, reach, *numbers, picture))
-    heads = ("tag", "steps", "last num", "last mean", "last std", "last outline")
+    heads = ("tag", "steps", *map(_Number, ("last num", "last mean", "last std")), "last outline")
     return _table(heads, rows, len(history), f"{run}: {_counted(len(history), 'tag')}")
 
 
@@ -95,10 +95,11 @@ def histograms_to_html(histograms: Mapping[str, Histogram]) -> str:
     """Show histograms by tag: their numbers and outlines, at most 100."""
     rows = []
     for tag, h in list(histograms.items())[:_MOST_ROWS]:
-        numbers = (_number(value) for value in (h.num, h.min, h.max, h.mean, h.std))
         special = sum(count or 0 for count in (h.nan_count, h.posinf_count, h.neginf_count))
-        rows.append((tag, *numbers, _number(special or None), _svg(h)))
-    heads = ("tag", "num", "min", "max", "mean", "std", "NaN or infinite", "outline")
+        values = (h.num, h.min, h.max, h.mean, h.std, special or None)
+        rows.append((tag, *map(_number, values), _svg(h)))
+    numbers = ("num", "min", "max", "mean", "std", "NaN or infinite")
+    heads = ("tag", *map(_Number, numbers), "outline")
     return _table(heads, rows, len(histograms), _counted(len(histograms), "histogram"))
 
 
@@ -114,7 +115,7 @@ def findings_to_html(findings: Sequence[Any]) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int, caption: str) -> str:
     """Build a table; `count` is the number of rows with those that are left out."""
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    head = "".join(_cell(name, "th") for name in heads)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     more = f"<p>and {count - _MOST_ROWS:,} more</p>" if count > _MOST_ROWS else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if count else ""
@@ -123,10 +124,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int, capt
     )
 
 
-def _cell(text: str) -> str:
-    if isinstance(text, _Number):
-        return f'<td class="number">{text}</td>'
-    return f"<td>{text if isinstance(text, _Markup) else html.escape(text)}</td>"
+def _cell(text: str, kind: str = "td") -> str:
+    look = ' class="number"' if isinstance(text, _Number) else ""
+    return f"<{kind}{look}>{text if isinstance(text, _Markup) else html.escape(text)}</{kind}>"
 
 
 def _number(value: float | None = None) -> _Number:
