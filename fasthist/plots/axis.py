@@ -160,7 +160,9 @@ def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
     edges = rows[:, :2].flatten()
     low, high = edges[[0, -1]].tolist()
     if len(rows) == 1 and _is_room(low, high):
-        edges[:] = 0.0 if low <= 0 <= high else low / 2 + high / 2
+        known = histogram.min if histogram.min == histogram.max else None
+        middle = 0.0 if low <= 0 <= high else low / 2 + high / 2
+        edges[:] = middle if known is None else known
     edges = np.clip(edges / unit, -_FARTHEST, _FARTHEST)
     edges[np.abs(edges) < _LEAST] = 0.0
     shares = np.zeros(edges.size - 1)

@@ -94,7 +94,7 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
     if shares[is_atom & (shares >= SEEN)].sum() < 0.5:
         is_atom &= shares >= SEEN  # or single values of a tail would be atoms too
     is_atom |= filled & (widths <= 0)
-    at = edges[:-1] / 2 + edges[1:] / 2
+    at = np.where((edges[:-1] <= 0) & (edges[1:] >= 0), 0.0, edges[:-1] / 2 + edges[1:] / 2)
     seen = is_atom & (at >= axis.low) & (at <= axis.high)
     rest = np.where(is_atom, 0.0, shares)
 

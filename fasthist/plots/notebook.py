@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from sys import float_info
 from typing import Any
 
 from fasthist.hist import Histogram
@@ -162,8 +163,10 @@ def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_H
     if height == _HEIGHT:
         below = 20
         for x, anchor, value in ((0, "start", axis.low), (width, "end", axis.high)):
-            text = label(value * axis.unit, 3)
-            parts.append(f'<text x="{x}" y="{height + 14}" text-anchor="{anchor}">{text}</text>')
+            end = min(max(value * axis.unit, -float_info.max), float_info.max)
+            parts.append(
+                f'<text x="{x}" y="{height + 14}" text-anchor="{anchor}">{label(end, 3)}</text>'
+            )
     size = f'width="{width}" height="{height + below}" viewBox="0 -4 {width} {height + below + 4}"'
     return _Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(parts)}</svg>'
