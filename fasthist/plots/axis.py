@@ -235,8 +235,8 @@ class _Sizes:
         All others are divided by it.
     low, high, largest : float
         The ends, and the larger magnitude of them.
-    inner : float64[n, 2]
-        The ends of each without a thousandth of its values.
+    inner, most : float64[n, 2]
+        The ends of each without a thousandth, and without a hundredth, of its values.
     usual, lowest, reach : float64[m]
         Of those that are not all zero: the magnitude that half of the values and that a hundredth of them do not
         exceed, without zeros, and the larger one of `inner`.
@@ -251,7 +251,9 @@ class _Sizes:
         ends = np.array([pieces(h, self.unit)[0][[0, -1]] for h in known])
         self.low, self.high = float(ends[:, 0].min()), float(ends[:, 1].max())
         self.largest = max(-self.low, self.high)
-        self.inner = np.array([quantiles_of(h, (_TAIL, 1 - _TAIL), self.unit) for h in known])
+        shares = (_TAIL, 1 - _TAIL, _LOWEST, 1 - _LOWEST)
+        ends = np.array([quantiles_of(h, shares, self.unit) for h in known])
+        self.inner, self.most = ends[:, :2], ends[:, 2:]
         sizes = np.array([magnitudes(h, (0.5, _LOWEST), self.unit) for h in known])
         seen = sizes[:, 0] > 0
         self.usual, self.lowest = sizes[seen].T
@@ -263,12 +265,17 @@ class _Sizes:
         if scale == "linear" or (scale == "auto" and not wide) or not self.usual.size:
             return None
         # A file gives zeros a little room.
-        room = 1e-6 * np.abs(self.inner).max(axis=1)
-        one_sided = (self.inner[:, 0] >= -room).all() or (self.inner[:, 1] <= room).all()
+        room = 1e-6 * self.largest
+        one_sided = (self.most[:, 0] >= -room).all() or (self.most[:, 1] <= room).all()
         if scale == "auto" and not one_sided:
             least = max(float(self.usual.min()), self.largest * 10.0**-_DECADES)
             return 10.0 ** math.ceil(math.log10(least))
         least = max(float(self.lowest.min()), self.largest * 10.0**-_MOST_DECADES)
+        smallest = max(self.low, -self.high)
+        if (
+            smallest > least / 100
+        ):  # not far, and nothing is at zero or beyond: logarithmic all over
+            least = smallest / 2
         return 10.0 ** math.floor(math.log10(least) + 1e-9)
 
 

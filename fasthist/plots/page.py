@@ -31,11 +31,11 @@ h2 {{ font-size: 13px; margin: 1em 0 0; overflow-wrap: anywhere }}
 h2 small {{ font-weight: normal; color: {faint} }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, max(300px, {share:.0f}% - 2em)), 1fr)); gap: 0 1em }}
 section {{ min-width: 0 }}
-button {{ border: 0; background: none; color: inherit; font: inherit; cursor: pointer; overflow-wrap: anywhere }}
-button[aria-pressed=false] {{ opacity: .4 }}
+nav button {{ border: 0; background: none; color: inherit; font: inherit; cursor: pointer; overflow-wrap: anywhere }}
+nav button[aria-pressed=false] {{ opacity: .4 }}
 """
 _TOGGLE = """
-for (const button of document.querySelectorAll("button"))
+for (const button of document.querySelectorAll("nav button"))
   button.onclick = () => {
     const shown = button.ariaPressed !== "true";
     button.ariaPressed = shown;
@@ -67,11 +67,12 @@ def page(layout: Layout, colours: Theme) -> str:
     style = _STYLE.format(share=100 / layout.columns, **vars(colours))
     heading = f"<h1>{html.escape(layout.heading)}</h1>"
     if not layout.heading and layout.kind == "overlay":
-        heading = "\n".join(
+        buttons = "\n".join(
             f'<button aria-pressed="true" value="{html.escape(run)}">'
             f'<span style="color:{_run_colour(place, colours)}">■</span> {html.escape(run)}</button>'
             for place, run in enumerate(layout.runs)
         )
+        heading = f"<nav>{buttons}</nav>"
     title = html.escape(f"{', '.join(layout.runs)}: {layout.kind}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n<style>{style}</style>'
