@@ -24,9 +24,9 @@ from click.testing import CliRunner
 
 import fasthist
 from fasthist.cli import main
-from fasthist.commands.plot import KINDS
+from fasthist.commands.plot import KINDS, MAX_PANELS, SCALES
 from fasthist.errors import ArgumentError, MissingPackageError
-from fasthist.plots import density, drawing, figures, notebook, page, panels
+from fasthist.plots import axis, density, drawing, figures, notebook, page, panels
 from fasthist.plots.axis import LINSCALE, ValueAxis, label, outline_axis, step_axis
 from fasthist.plots.theme import DARK, LIGHT
 
@@ -553,7 +553,7 @@ def test_the_kind_follows_what_is_given(log_dir, need, tmp_path):
     assert "1 picture of kind overlay" in plot(log_dir, "-o", out, "--tag", "w/").stdout
     one_step = plot(log_dir / "one", "-o", out, "--tag", "w/", "--step", 2)
     assert "1 picture of kind overlay" in one_step.stdout
-    assert KINDS == panels.KINDS
+    assert (KINDS, SCALES, MAX_PANELS) == (panels.KINDS, axis.SCALES, panels.MAX_PANELS)
 
 
 @pytest.mark.parametrize(
@@ -1208,7 +1208,8 @@ def test_titles_of_a_page_do_not_overlap_in_a_narrow_window(kind, log_dir, need,
         document.querySelector("nav button")?.click();
         const traces = [...document.querySelectorAll(".plotly-graph-div")].flatMap(picture => picture.data);
         const hidden = new Set(traces.filter(trace => trace.visible === false).map(trace => trace.name));
-        document.title = JSON.stringify([boxes.length, clashes, beyond, columns, [...hidden]]);
+        const taken = [...document.querySelectorAll(".modebar-btn")].filter(button => button.onclick).length;  // plotly's
+        document.title = JSON.stringify([boxes.length, clashes, beyond, columns, [...hidden], taken]);
     }, 500)</script>"""
     text = page.page(panels.lay_out(runs, kind), LIGHT)
     (tmp_path / "a.html").write_text(text + script, "utf-8")
@@ -1231,7 +1232,7 @@ def test_titles_of_a_page_do_not_overlap_in_a_narrow_window(kind, log_dir, need,
         count, *told = json.loads(re.search(r"<title>(\[.*?)</title>", done.stdout)[1])
         assert count >= 8
         hidden = [next(iter(runs))] if kind == "overlay" else []
-        assert told == [0, 0, columns, hidden]
+        assert told == [0, 0, columns, hidden, 0]
 
 
 # ---- pyplot's figures

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from fasthist.history import History
 
 FORMATS = ("png", "svg", "html")
-SCALES = ("auto", "linear", "log")
 KINDS = ("ridge", "overlay", "heatmap", "percentiles")
+SCALES = ("auto", "linear", "log")
+MAX_PANELS = 24
 
 
 @click.command(
@@ -52,8 +53,8 @@ KINDS = ("ridge", "overlay", "heatmap", "percentiles")
     "--max-panels",
     metavar="N",
     type=click.IntRange(min=1),
-    default=24,
-    help="Draw the first N pictures. Default: 24.",
+    default=MAX_PANELS,
+    help=f"Draw the first N pictures. Default: {MAX_PANELS}.",
 )
 @click.option("--dark", is_flag=True, help="Draw on dark ground.")
 @skip_corrupt_option
