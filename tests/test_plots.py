@@ -955,8 +955,8 @@ def test_extremes_are_drawn_without_a_warning(name, scale, buckets, need):
             assert np.isfinite(limits).all()
             assert (np.diff(limits) != 0).all()
         for drawn in pages_of(layout):
-            for axis in (drawn.layout.xaxis, drawn.layout.yaxis):
-                assert axis.range is None or np.isfinite(axis.range).all()
+            for along in (drawn.layout.xaxis, drawn.layout.yaxis):
+                assert along.range is None or np.isfinite(along.range).all()
             assert drawn.to_json()
     assert "<svg" in notebook.to_html(histogram)
 
