@@ -267,7 +267,7 @@ def test_an_outlier_is_left_out_and_told(need):
     assert -20 < low < high < 300
     told = ax.get_xlabel().replace("\n", " ")
     assert re.fullmatch(
-        rf"value up to \S+ of all lie beyond, from {re.escape(label(NORMAL.min(), 3))} to 1e6", told
+        rf"value · up to \S+% lie beyond, from {re.escape(label(NORMAL.min(), 3))} to 1e6", told
     )
 
 
@@ -971,10 +971,10 @@ def test_a_step_of_nan_leaves_a_gap_and_a_note(need):
     nothing = np.full(3, np.nan)
     series = series_of(far, far, nothing, far, nothing, far, far)
     ax = figures.plot_series(series, "percentiles", figure_of(need).add_subplot())
-    told = "step\nx: NaN or infinite at 2 steps"
+    told = "step · x: NaN or infinite at 2 steps"
     assert ax.get_xlabel() == told
     (figure,) = pages_of(panels.lay_out({"a": {"w": series}}, "percentiles"))
-    assert figure.layout.xaxis.title.text == told.replace("\n", "<br>")
+    assert figure.layout.xaxis.title.text == told
     areas = [trace for trace in figure.data if trace.fill == "toself"]
     assert len(areas) == len(ax.collections) == 4
     for area, band in zip(areas, ax.collections, strict=True):
@@ -1010,7 +1010,7 @@ def test_texts_of_a_grid_neither_overlap_nor_leave_it(kind, need):
             for text in (ax._left_title, ax._right_title, ax.xaxis.label)
             if text.get_text()
         ]
-        assert any("\n" in text.get_text() for text in texts)
+        assert any("·" in text.get_text() for text in texts)
         boxes = [text.get_window_extent() for text in texts]
         for text, box in zip(texts, boxes, strict=True):
             if text.get_text().endswith(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -189,7 +188,7 @@ def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
         ax.set_xticks([int(picture.steps[0])])
     _set_values(ax.yaxis, picture.axis)
     ax.set_xlim(picture.ends)
-    ax.set_xlabel(_with_note("step", picture.note))
+    ax.set_xlabel("\n".join(pictures.lines_of("step", picture.note)))
     if picture.marked.size:
         ax.plot(
             picture.marked, np.full(picture.marked.size, 0.97), "x", transform=ax.get_xaxis_transform(),
@@ -211,7 +210,7 @@ def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
         _set_ticks(axis, [(tick, label(tick)) for tick in shown.ticks()])
         axis.set_minor_locator(load("matplotlib.ticker").NullLocator())
     getattr(axis.axes, f"set_{axis.axis_name}lim")(shown.low, shown.high)
-    axis.set_label_text(_with_note(shown.title, note))
+    axis.set_label_text("\n".join(pictures.lines_of(shown.title, note)))
 
 
 def _set_ticks(axis: Any, ticks: list[tuple[float, str]]) -> None:
@@ -224,8 +223,3 @@ def _set_plain_ticks(axis: Any, most: int) -> None:
     formatter = ticker.ScalarFormatter()
     formatter.set_powerlimits((-3, 4))
     axis.set_major_formatter(formatter)
-
-
-def _with_note(text: str, note: str) -> str:
-    """Put a note under an axis's label, in lines that are no longer than the axis of a small picture."""
-    return "\n".join([text, *textwrap.wrap(note, 52)])

@@ -180,9 +180,9 @@ def save(figure: Any, target: str | IO[bytes], format: str) -> None:
 def _one(draw_in: Any, ax: Any, dark: bool) -> Any:
     """Draw into the caller's axes or pyplot's; only a dark figure, which is our own, gets our colours all over."""
     pyplot = load("matplotlib.pyplot") if ax is None else None
-    if pyplot and dark:
-        ground = theme(dark).ground
-        ax = pyplot.figure(layout="constrained", facecolor=ground).add_subplot(facecolor=ground)
+    if pyplot and (dark or not pyplot.get_fignums()):
+        ground = {"facecolor": theme(dark).ground} if dark else {}
+        ax = pyplot.figure(layout="constrained", **ground).add_subplot(**ground)
     elif pyplot:
         ax = pyplot.gca()
     draw_in(ax)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -248,7 +247,8 @@ def _atoms(atoms: Floats, axis: ValueAxis, foot: float, colour: str, name: str) 
 
 def _show_values(along: Any, axis: ValueAxis, note: str = "") -> None:
     along.update(
-        range=axis.forward([axis.low, axis.high]).tolist(), title=_with_note(axis.title, note)
+        range=axis.forward([axis.low, axis.high]).tolist(),
+        title="<br>".join(pictures.lines_of(axis.title, note)),
     )
     if axis.threshold is not None:
         ticks = axis.ticks()
@@ -262,7 +262,9 @@ def _show_values(along: Any, axis: ValueAxis, note: str = "") -> None:
 def _show_columns(picture: pictures.Columns, figure: Any, colours: Theme) -> None:
     """Set the axes of a picture over steps, and mark the steps that have NaN or infinities."""
     _show_values(figure.layout.yaxis, picture.axis)
-    figure.update_xaxes(range=picture.ends, title=_with_note("step", picture.note), nticks=6)
+    figure.update_xaxes(
+        range=picture.ends, title="<br>".join(pictures.lines_of("step", picture.note)), nticks=6
+    )
     if picture.steps.size == 1:
         figure.update_xaxes(tickvals=picture.steps.tolist())
     if picture.marked.size:
@@ -272,11 +274,6 @@ def _show_columns(picture: pictures.Columns, figure: Any, colours: Theme) -> Non
             marker={"symbol": "x", "color": colours.atom, "size": 7}, customdata=picture.special_counts,
             hovertemplate="%{customdata:.0f} NaN or infinite<extra></extra>", name="NaN or infinite",
         )  # fmt: skip
-
-
-def _with_note(text: str, note: str) -> str:
-    """Put a note under an axis's label."""
-    return "<br>".join([text, *textwrap.wrap(note, 52)])
 
 
 def _run_colour(place: int, colours: Theme) -> str:

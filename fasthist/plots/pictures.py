@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ SHARES = (0.0, 0.07, 0.16, 0.31, 0.5, 0.69, 0.84, 0.93, 1.0)
 """The percentiles of TensorBoard's Distributions: of a normal, the mean and 0.5, 1 and 1.5 standard deviations."""
 
 _MOST_OUTLINES, _MOST_LABELS = 21, 6
+_MOST_CHARACTERS = 52
 _OVERLAP = 2.6
 _APART = (
     0.85  # height of an atom of all values, in distances between two steps: it stays below the next
@@ -299,6 +301,11 @@ def stepped(edges: Floats, heights: Floats, base: float) -> Floats:
     )
 
 
+def lines_of(title: str, note: str) -> list[str]:
+    """Return what stands under an axis, in lines that the neighbours of a small picture leave room for."""
+    return textwrap.wrap(" · ".join(filter(None, (title, note))), _MOST_CHARACTERS)
+
+
 def _evenly_chosen(series: SeriesLike, most: int) -> tuple[Steps, list[Histogram]]:
     chosen = spread_evenly(series.steps.size, most)
     return series.steps[chosen], [series[i] for i in chosen.tolist()]
@@ -337,7 +344,7 @@ def _outside(drawn: Iterable[density.Density], histograms: Iterable[Histogram]) 
         return ""
     ends = [end for h in histograms for end in (h.min, h.max) if end is not None]
     reach = f", from {label(min(ends), 3)} to {label(max(ends), 3)}" if ends else ""
-    return f"up to {share:.2g} of all lie beyond{reach}"
+    return f"up to {100 * share:.2g}% lie beyond{reach}"
 
 
 def _counted(count: int, what: str) -> str:
