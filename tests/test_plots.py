@@ -1277,6 +1277,17 @@ def test_histograms_drawn_into_the_same_axes_all_stay_in_sight(need):
     assert top == first[1][1]
     colours = {patch.get_edgecolor() for patch in wide.patches[1::2]}
     assert len(colours) == 2
+    for first, then in ((np.exp(3 * BIG), BIG), (BIG, np.exp(3 * BIG))):
+        ax = fasthist.histogram(first).plot(figure_of(need).add_subplot())
+        scale = ax.get_xscale()
+        fasthist.histogram(then).plot(ax)
+        assert ax.get_xscale() in ({"linear"} if scale == "linear" else {"log", "symlog"})
+        for patch in ax.patches[::2]:  # both by the same unit
+            heights, edges, _ = patch.get_data()
+            transform = ax.xaxis.get_transform()
+            unit = getattr(transform, "linthresh", 1.0)
+            areas = heights * np.diff(transform.transform(edges)) / unit
+            assert areas.sum() == pytest.approx(1, abs=0.02)
 
 
 FIRST_CELL = """

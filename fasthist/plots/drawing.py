@@ -40,7 +40,8 @@ def draw_outlines(
     Atoms are lines with a point on top, as high as their share of the whole height of the axes, and labelled with it.
     What the axes show already stays in sight.
     """
-    picture = pictures.overlay_of(histograms, scale)
+    beside = getattr(ax, "_fasthist_axis", None) if ax.has_data() else None
+    picture = pictures.overlay_of(histograms, scale, beside)
     if picture is None:
         draw_nothing(ax)
         return
@@ -66,7 +67,8 @@ def draw_outlines(
                 va="center", ha="left" if to_right else "right",
             )  # fmt: skip
     ax.set_ylim(0, _ABOVE * heights.top)
-    ax.set_ylabel(heights.label)
+    ax.set_ylabel(ax.get_ylabel() if beside else heights.label)
+    ax._fasthist_axis = picture.axis
     _set_plain_ticks(ax.yaxis, 4)
     _set_values(ax.xaxis, picture.axis, picture.note)
     if shown:

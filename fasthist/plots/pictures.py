@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,12 +70,20 @@ class Overlay:
     note: str
 
 
-def overlay_of(histograms: Mapping[str, Histogram], scale: str = "auto") -> Overlay | None:
-    """Find what is drawn of histograms over each other; None if there are no finite values."""
+def overlay_of(
+    histograms: Mapping[str, Histogram], scale: str = "auto", beside: ValueAxis | None = None
+) -> Overlay | None:
+    """Find what is drawn of histograms over each other; None if there are no finite values.
+
+    `beside` is the axis of outlines that are drawn already: only with the same scale do heights compare.
+    """
     known = {name: h for name, h in histograms.items() if h.num}
     if not known:
         return None
     axis = outline_axis(list(known.values()), scale)
+    if beside and beside.unit == axis.unit:
+        axis = outline_axis(list(known.values()), "linear") if beside.threshold is None else axis
+        axis = replace(axis, threshold=beside.threshold)
     outlines = {name: density.density_of(h, axis) for name, h in known.items()}
     heights = density.heights_of(list(outlines.values()), axis)
     return Overlay(axis, outlines, heights, _outside(outlines.values(), known.values()))
