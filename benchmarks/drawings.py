@@ -15,7 +15,9 @@ from small_networks import mlp
 from torch import nn
 
 from fasthist import History
-from fasthist.plots.figures import plot_runs, save
+from fasthist.plots.figures import draw, save
+from fasthist.plots.panels import lay_out
+from fasthist.plots.theme import theme
 
 FOLDER = Path(__file__).resolve().parents[1] / "bench_results" / "pictures"
 
@@ -47,7 +49,7 @@ def main() -> None:
         for kind, (names, tag) in PICTURES.items():
             runs = {name: histories[name] for name in names}
             for suffix in ("", "_dark"):
-                figure = plot_runs(runs, kind, tag, dark=bool(suffix))
+                figure = draw(lay_out(runs, kind, tag), theme(dark=bool(suffix)))
                 save(figure, str(FOLDER / f"plot_{kind}{suffix}.png"), "png")
 
 

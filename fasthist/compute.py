@@ -17,8 +17,17 @@ from fasthist.kernels import tally
 from fasthist.kernels.cuda.plan import DeviceArray
 from fasthist.kernels.host import WIDEN_BELOW
 from fasthist.kernels.pool import thread_count
+from fasthist.packages import require
 
 BucketsArgument = str | int | Sequence[float] | NDArray[Any] | Buckets
+
+
+class Histograms(dict[str, Histogram]):
+    """A dict of histograms by tag that notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        table: str = require("fasthist.plots.notebook").histograms_to_html(self)
+        return table
 
 
 def histogram(
@@ -97,7 +106,7 @@ def histograms(
     buckets: BucketsArgument = "auto",
     device: str | None = None,
     threads: int | None = None,
-) -> dict[str, Histogram]:
+) -> Histograms:
     """Count every array of a tree.
 
     Parameters
@@ -110,8 +119,8 @@ def histograms(
 
     Returns
     -------
-    dict of str to Histogram
-        By tag, parts joined with "/", in the order of the tree.
+    Histograms
+        A dict of `Histogram` by tag, parts joined with "/", in the order of the tree. Notebooks show it as a table.
 
     Raises
     ------
@@ -147,7 +156,7 @@ def histograms(
     found.update(zip(arrays, counted, strict=True))
     if spread:
         found.update(dask_arrays.count(spread, layout, threads, device, gpu))
-    return cast("dict[str, Histogram]", found)
+    return Histograms(cast("dict[str, Histogram]", found))
 
 
 def warmup() -> None:

@@ -42,15 +42,17 @@ class Conversions:
         def outline(self) -> NDArray[np.float64] | None:
             """Rows of left edge, right edge and count."""
 
-    def plot(self, ax: Any = None, *, dark: bool = False) -> Any:
+    def plot(self, ax: Any = None, *, dark: bool = False, scale: str = "auto") -> Any:
         """Draw the density.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Default: the axes of a new figure, which is ``ax.figure``, and of no window.
+            Where to draw. Default: pyplot's current axes, which ``plt.show()`` and notebooks show.
         dark : bool
-            Draw a new figure on dark ground.
+            Draw into a new figure of pyplot's, on dark ground.
+        scale : {"auto", "linear", "log"}
+            Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
 
         Returns
         -------
@@ -58,6 +60,8 @@ class Conversions:
 
         Raises
         ------
+        ArgumentError
+            Another scale.
         MissingPackageError
             matplotlib is not installed: the extra fasthist[plot].
 
@@ -66,7 +70,7 @@ class Conversions:
         The area over a row is the share of the values in it. What would be too high to be drawn, such as exact zeros, is
         a line with a point on top, as high as its share of the whole height.
         """
-        return require("fasthist.plots.figures").plot_histogram(self, ax, dark=dark)
+        return require("fasthist.plots.figures").plot_histogram(self, ax, dark=dark, scale=scale)
 
     def _repr_html_(self) -> str:
         """Give a table of the numbers and a picture: what notebooks show."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasthist.plots.notebook import findings_to_html
 from fasthist.readings import Reading, Readings, role
 from fasthist.rules import RULES, texts
 from fasthist.tag_series import Series
@@ -52,9 +53,14 @@ class Finding:
     remedy: str
 
 
-def diagnose(
-    history: Mapping[str, Series], kinds: Mapping[str, str] | None = None
-) -> list[Finding]:
+class Findings(list[Finding]):
+    """A list of findings that notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        return findings_to_html(self)
+
+
+def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = None) -> Findings:
     """Look for what is wrong in a run.
 
     Parameters
@@ -68,8 +74,9 @@ def diagnose(
 
     Returns
     -------
-    list of Finding
-        The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for a healthy run.
+    Findings
+        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for a healthy
+        run. Notebooks show it as a table.
 
     Raises
     ------
@@ -123,4 +130,5 @@ def diagnose(
                         remedy=text["remedy"],
                     )
                 )
-    return sorted(found, key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))
+    found.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))
+    return Findings(found)

@@ -11,6 +11,8 @@ from fasthist.errors import ArgumentError
 from fasthist.events.finding import event_files, run_files
 from fasthist.events.index import RunIndex
 from fasthist.plots import figures
+from fasthist.plots.notebook import history_to_html
+from fasthist.plots.panels import MAX_PANELS
 from fasthist.tag_series import Series
 
 
@@ -158,9 +160,18 @@ class History(Mapping[str, Series]):
         }
 
     def plot(
-        self, kind: str = "ridge", tag: str | None = None, step: int | None = None, *, dark: bool = False
-    ) -> Any:  # fmt: skip
-        """Draw every tag, as a grid of small pictures; `fasthist.plots.figures.plot_runs` draws several runs.
+        self,
+        kind: str = "ridge",
+        tag: str | None = None,
+        step: int | None = None,
+        *,
+        dark: bool = False,
+        scale: str = "auto",
+        max_panels: int = MAX_PANELS,
+    ) -> Any:
+        """Draw every tag, as a grid of small pictures in a new figure of pyplot's.
+
+        ``plt.show()`` and notebooks show it. `fasthist.plots.figures.plot_runs` draws several runs.
 
         Parameters
         ----------
@@ -172,23 +183,28 @@ class History(Mapping[str, Series]):
             Of an overlay. Default: the last.
         dark : bool
             On dark ground.
+        scale : {"auto", "linear", "log"}
+            Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
+        max_panels : int
+            The first this many tags are drawn.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Of 24 pictures at most.
 
         Raises
         ------
         ArgumentError
-            An unknown kind, a step for another kind than "overlay", no regular expression, no tag, or none with that
-            step.
+            An unknown kind or scale, a step for another kind than "overlay", `max_panels` below 1, an invalid regular
+            expression, no tag, or none with that step.
         EventFileError, OSError
             A file has changed, or cannot be read.
         MissingPackageError
             matplotlib is not installed: the extra fasthist[plot].
         """
-        return figures.plot_runs({self.run: self}, kind, tag, step, dark=dark)
+        return figures.plot_runs(
+            {self._name: self}, kind, tag, step, dark=dark, scale=scale, max_panels=max_panels
+        )
 
     def _paths(self) -> list[str]:
         directory = Path(self.path)
@@ -207,6 +223,15 @@ class History(Mapping[str, Series]):
 
     def __repr__(self) -> str:
         return f"History({self.run!r}, {len(self)} tags)"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the tags with their last numbers and outlines: what notebooks show."""
+        return history_to_html(self._name, self)
+
+    @property
+    def _name(self) -> str:
+        """The run's name, or that of its directory."""
+        return Path(self.path).resolve().name if self.run == "." else self.run
 
 
 def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> dict[str, History]:

@@ -216,7 +216,9 @@ class Series(Sequence[Histogram]):
         """
         return self._index.forms(self._table[places])
 
-    def plot(self, kind: str = "ridge", ax: Any = None, *, dark: bool = False) -> Any:
+    def plot(
+        self, kind: str = "ridge", ax: Any = None, *, dark: bool = False, scale: str = "auto"
+    ) -> Any:
         """Draw the histograms over steps.
 
         Parameters
@@ -224,9 +226,11 @@ class Series(Sequence[Histogram]):
         kind : {"ridge", "heatmap", "percentiles"}
             One outline a step, the newest in front; the density as colour; or percentiles as bands.
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Default: the axes of a new figure, which is ``ax.figure``, and of no window.
+            Where to draw. Default: pyplot's current axes, which ``plt.show()`` and notebooks show.
         dark : bool
-            Draw a new figure on dark ground.
+            Draw into a new figure of pyplot's, on dark ground.
+        scale : {"auto", "linear", "log"}
+            Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
 
         Returns
         -------
@@ -235,13 +239,13 @@ class Series(Sequence[Histogram]):
         Raises
         ------
         ArgumentError
-            Another kind.
+            Another kind or scale.
         EventFileError, OSError
             A file has changed, or cannot be read.
         MissingPackageError
             matplotlib is not installed: the extra fasthist[plot].
         """
-        return figures.plot_series(self, kind, ax, dark=dark)
+        return figures.plot_series(self, kind, ax, dark=dark, scale=scale)
 
     def _column(self, name: str) -> NDArray[Any]:
         column: NDArray[Any] = self._table[name]

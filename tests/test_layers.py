@@ -102,6 +102,7 @@ ORDER = (
     "plots.theme",
     "plots.axis",
     "plots.density",
+    "plots.pictures",
     "plots.drawing",
     "plots.panels",
     "plots.figures",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "html")
 KINDS = ("ridge", "overlay", "heatmap", "percentiles")
+SCALES = ("auto", "linear", "log")
+MAX_PANELS = 24
 
 
 @click.command(
@@ -41,6 +43,19 @@ KINDS = ("ridge", "overlay", "heatmap", "percentiles")
 @click.option(
     "--step", metavar="N", type=int, help="Step of an overlay. Default: the last of each run."
 )
+@click.option(
+    "--scale",
+    type=click.Choice(SCALES),
+    default="auto",
+    help="Axis of the values. Default: auto, log where a linear one would hide most of them.",
+)
+@click.option(
+    "--max-panels",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=MAX_PANELS,
+    help=f"Draw the first N pictures. Default: {MAX_PANELS}.",
+)
 @click.option("--dark", is_flag=True, help="Draw on dark ground.")
 @skip_corrupt_option
 def plot(
@@ -49,6 +64,8 @@ def plot(
     pattern: str | None,
     kind: str | None,
     step: int | None,
+    scale: str,
+    max_panels: int,
     dark: bool,
     skip_corrupt: bool,
 ) -> None:
@@ -72,7 +89,7 @@ def plot(
         raise ArgumentError(msg)
     runs = _open(paths, skip_corrupt=skip_corrupt)
     kind = kind or ("ridge" if len(runs) == 1 and step is None else "overlay")
-    layout = lay_out(runs, kind, pattern, step)
+    layout = lay_out(runs, kind, pattern, step, scale=scale, max_panels=max_panels)
     if form == "html":
         out.write_text(page(layout, theme(dark)), encoding="utf-8")
     else:
@@ -80,7 +97,10 @@ def plot(
     count = len(layout.panels)
     click.echo(f"{out}: {count} picture{'s' * (count != 1)} of kind {kind}")
     if layout.left_out:
-        click.echo(f"fasthist: left out {layout.left_out} more; choose with --tag", err=True)
+        click.echo(
+            f"fasthist: left out {layout.left_out} more; choose with --tag, or draw more with --max-panels",
+            err=True,
+        )
 
 
 def _open(paths: tuple[Path, ...], *, skip_corrupt: bool) -> dict[str, History]:

@@ -1,4 +1,4 @@
-"""`ValueAxis`: which values a picture shows, and whether their axis is linear or symmetric-logarithmic."""
+"""`ValueAxis`: which values a picture shows, and whether their axis is linear or logarithmic on both sides of zero."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.display import contiguous
+from fasthist import quantiles
+from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
 
 Floats = NDArray[np.float64]
 
-_FARTHEST = 1e250  # what matplotlib computes with such values, and their densities, is finite
-_LEAST = 1e-250
+SCALES = ("auto", "linear", "log")
+
+# What matplotlib computes with values up to here, and with their densities, is finite.
+_FARTHEST, _LEAST = 1e250, 1e-250
 _TAIL, _BEYOND = 0.001, 0.5
 _APART, _FAR = 30.0, 10.0
-_DECADES = 8
+_DECADES, _MOST_DECADES = 8, 30
+_LOWEST = 0.01
 _SAME = 1e-6
 _ROOM = 0.03
 _LINEAR = 1 / math.log(10)
@@ -37,20 +41,28 @@ class ValueAxis:
     low, high : float
         Its ends.
     threshold : float or None
-        Up to where a symmetric-logarithmic axis is linear; None for a linear one.
+        Up to where a logarithmic axis is linear; None if all of it is.
+    unit : float
+        What values are divided by: not 1 for those that are too large or too small to be drawn.
 
     Notes
     -----
-    Lengths on it are units of `forward`: of a symmetric-logarithmic axis, decades. The linear part from 0 to `threshold`
+    Lengths on it are units of `forward`: of a logarithmic axis, decades. The linear part from 0 to `threshold`
     is ``1 / log(10)`` long, so that the slope, and with it a density on the axis, does not jump there.
     """
 
     low: float
     high: float
     threshold: float | None = None
+    unit: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """What the axis is called."""
+        return "value" if self.unit == 1 else f"value / {label(self.unit)}"
 
     def forward(self, values: Any) -> Floats:
-        """Give the places of values on the axis."""
+        """Return the places of values on the axis."""
         x = np.asarray(values, dtype=np.float64)
         if self.threshold is None:
             return x.copy()
@@ -58,7 +70,7 @@ class ValueAxis:
         return np.sign(x) * np.where(u <= 1, u * _LINEAR, _LINEAR + np.log10(np.maximum(u, 1)))
 
     def inverse(self, places: Any) -> Floats:
-        """Give the values at places of the axis."""
+        """Return the values at places of the axis."""
         u = np.asarray(places, dtype=np.float64)
         if self.threshold is None:
             return u.copy()
@@ -74,6 +86,11 @@ class ValueAxis:
         low, high = self.forward([self.low, self.high])
         return float(high - low)
 
+    @property
+    def one_sided(self) -> bool:
+        """Whether it is logarithmic on one side of zero at most."""
+        return self.threshold is not None and not (-self.low > self.threshold < self.high)
+
     def cells(self, count: int, low: float | None = None, high: float | None = None) -> Floats:
         """Cut a part of the axis, or all of it, into cells that are drawn equally wide: float64[count + 1]."""
         ends = (self.low if low is None else low, self.high if high is None else high)
@@ -83,122 +100,213 @@ class ValueAxis:
         return edges
 
     def ticks(self, most: int = 7) -> list[float]:
-        """Give zero and powers of ten, `most` at most, for a symmetric-logarithmic axis."""
+        """Choose at most `most` round values to label; at least two where they have room.
+
+        A logarithmic axis gets zero and powers of ten, with their multiples by 2 and 5 if it has few decades.
+        """
         if self.threshold is None:
-            return []
-        first = round(math.log10(self.threshold))
-        lasts = [
-            (sign, math.floor(math.log10(end) + 1e-9))
-            for sign, end in ((-1.0, -self.low), (1.0, self.high))
-            if end > 0
-        ]
-        zero = [0.0] if self.low <= 0 <= self.high else []
-        # The threshold is too near to zero for a label; the largest have one.
-        for every in range(1, _DECADES + 2):
-            found = [
-                sign * 10.0**exponent
-                for sign, last in lasts
-                for exponent in range(last, first, -every)
+            return round_values(self.low, self.high, most)
+        gap = self.length / (most + 2)
+        first = math.floor(math.log10(self.threshold) + 1e-9)
+        last = math.floor(math.log10(max(-self.low, self.high)) + 1e-9)
+        for every, factors in (
+            (1, (1, 2, 5)),
+            *((every, (1,)) for every in range(1, last - first + 2)),
+        ):
+            sizes = [
+                factor * 10.0**power
+                for power in range(first, last + 1)
+                if power % every == 0
+                for factor in factors
             ]
-            if len(found) + len(zero) <= most:
+            values = np.array([-size for size in reversed(sizes)] + [0.0] + sizes)
+            values = values[(values >= self.low) & (values <= self.high)]
+            if self.low <= 0 <= self.high:  # zero has its label, and what is too near to it none
+                values = values[(values == 0) | (np.abs(self.forward(values)) >= gap)]
+            if values.size <= most and (np.diff(self.forward(values)) >= gap).all():
                 break
-        return sorted(found + zero)
+        return values.tolist() if values.size > 1 else round_values(self.low, self.high, most)
 
 
-def pieces(histogram: Histogram) -> tuple[Floats, Floats]:
-    """Give the rows of a histogram and the gaps between them: edges float64[n + 1], shares float64[n].
+def label(value: float, digits: int = 6) -> str:
+    """Format a value with so many significant digits for a tick or a note."""
+    short = f"{value:.{digits}g}"
+    if value and not 1e-3 <= abs(value) < 1e4:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+    return short.replace("-", "\u2212")
 
-    The shares add up to 1. Values beyond 1e250 are taken for that, and those within 1e-250 for zero; only there pieces may
-    be without width.
+
+def round_values(low: float, high: float, most: int) -> list[float]:
+    """Return multiples of 1, 2, 2.5 or 5 times a power of ten from `low` to `high`, at most `most` of them."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = factor * power
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            break
+    return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
+
+
+def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
+    """Return the rows of a histogram and the gaps between them: edges float64[n + 1], shares float64[n].
+
+    The shares add up to 1; the first and the last are not 0. A piece of zero width is a value by itself, as is the one
+    piece of a constant. Values are divided by `unit`, and those within 1e-250 are taken for zero.
     """
-    edges, counts = contiguous(histogram.to_rows())
-    return within_reach(edges), counts / counts.sum()
+    rows = histogram.to_rows()
+    (filled,) = np.nonzero(rows[:, 2] > 0)
+    rows = rows[filled[0] : filled[-1] + 1]
+    edges = rows[:, :2].flatten()
+    low, high = edges[[0, -1]].tolist()
+    if len(rows) == 1 and _is_room(low, high):
+        known = histogram.min if histogram.min == histogram.max else None
+        middle = 0.0 if low <= 0 <= high else low / 2 + high / 2
+        edges[:] = middle if known is None else known
+    edges = np.clip(edges / unit, -_FARTHEST, _FARTHEST)
+    edges[np.abs(edges) < _LEAST] = 0.0
+    shares = np.zeros(edges.size - 1)
+    shares[::2] = rows[:, 2] / rows[:, 2].sum()
+    kept = (edges[1:] > edges[:-1]) | (shares > 0)
+    return np.concatenate((edges[:1], edges[1:][kept])), shares[kept]
 
 
-def within_reach(values: Floats) -> Floats:
-    """Move values to where sums of them, and shares over their differences, are finite."""
-    return np.where(np.abs(values) < _LEAST, 0.0, np.clip(values, -_FARTHEST, _FARTHEST))
+def _is_room(low: float, high: float) -> bool:
+    """Say whether the only row is the room that a file gives a constant: as much as float32 has there, or at 1 for 0."""
+    if low in (0.0, -high) or high == 0:
+        return high - low <= 2.0**-22
+    return high - low <= 2.0**-19 * max(-low, high)
 
 
-def is_constant(edges: Floats) -> bool:
-    """Say whether rows are those of one value: a file leaves it a little room, as much as float32 has there or at 1."""
-    return edges.size == 2 and bool(edges[1] - edges[0] <= 2.0**-22 * max(1.0, abs(edges[0])))
+def quantiles_of(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
+    """Return the values below which given shares lie, as `Histogram.quantile` does, but of `pieces`: float64[k]."""
+    edges, held = pieces(histogram, unit)
+    return np.array([quantiles.value_at(share, edges, held) for share in shares])
 
 
-def magnitude(histogram: Histogram) -> float:
-    """Give the median size of the values that are not zero; 0 if there are none, or only one value."""
-    edges, shares = pieces(histogram)
-    if is_constant(edges):
-        return 0.0
-    sizes = np.abs(edges[:-1] / 2 + edges[1:] / 2)
-    shares = np.where(sizes > 1e-6 * sizes.max(), shares, 0.0)
-    order = np.argsort(sizes)
-    reached = np.cumsum(shares[order])
-    return float(sizes[order][np.searchsorted(reached, reached[-1] / 2)]) if reached[-1] else 0.0
-
-
-def outline_axis(histograms: Sequence[Histogram]) -> ValueAxis:
+def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
     """Choose the axis for outlines of histograms, of which one at least has finite values.
 
-    It is linear, unless the usual size of the values, their median magnitude without zeros, is 30 times as large in one
-    histogram as in another, or the tails of most histograms reach as far: then symmetric-logarithmic, and linear up to the
-    power of ten above the smallest of these sizes. An end is left out that is far from all but a thousandth of each
-    histogram's values, by more than half of what these span: else one value would make a line of all others.
+    "auto" is linear, unless the usual size of the values, their median magnitude without zeros, is 30 times as large in
+    one histogram as in another, or the tails of most histograms reach as far. An end is left out that is far from all but
+    a thousandth of each histogram's values, by more than half of what these span: else one value would make a line of
+    all others.
+
+    Notes
+    -----
+    A logarithmic axis is linear around zero: up to the power of ten above the smallest usual size, so that values of both
+    signs make one hump; or, where nearly all have the same sign, or for ``scale="log"``, up to the power of ten below all
+    but a hundredth of them.
     """
-    known = [h for h in histograms if h.num]
-    low, high = _without_tails(known, *_ends(known))
-    sizes = [(size, h) for h in known if (size := magnitude(h)) > 0]
-    if not sizes:
-        return _axis(low, high, None)
-    usual = [size for size, _ in sizes]
-    tails = [max(abs(_inner(h)[0]), abs(_inner(h)[1])) / size for size, h in sizes]
-    wide = max(usual) > _APART * min(usual) or float(np.median(tails)) > _APART
-    return _axis(low, high, min(usual) if wide else None)
+    sizes = _Sizes(histograms)
+    usual, reach = sizes.usual, sizes.reach
+    wide = usual.size > 0 and (
+        usual.max() > _APART * usual.min() or np.median(reach / usual) > _APART
+    )
+    low, high = sizes.low, sizes.high
+    threshold = sizes.threshold(scale, wide=bool(wide))
+    places = ValueAxis(low, high, threshold).forward
+    left, right = float(sizes.inner[:, 0].min()), float(sizes.inner[:, 1].max())
+    near = _BEYOND * float(places(right) - places(left))
+    if near > 0:
+        low = low if places(left) - places(low) <= near else left
+        high = high if places(high) - places(right) <= near else right
+    return _with_room(low, high, threshold, sizes.unit)
 
 
-def step_axis(histograms: Sequence[Histogram]) -> ValueAxis:
+def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
     """Choose the axis for values over steps, from the smallest to the largest value of all.
 
-    It is symmetric-logarithmic if the largest magnitude is more than 10 times the usual size of the values where that is
-    smallest; threshold and usual size are those of `outline_axis`.
+    "auto" is logarithmic if the largest magnitude is more than 10 times the usual size of the values where that is
+    smallest; see `outline_axis`.
     """
-    known = [h for h in histograms if h.num]
-    low, high = _ends(known)
-    usual = min((size for h in known if (size := magnitude(h)) > 0), default=math.inf)
-    return _axis(low, high, usual if max(-low, high) > _FAR * usual else None)
+    sizes = _Sizes(histograms)
+    wide = sizes.largest > _FAR * sizes.usual.min(initial=np.inf)
+    threshold = sizes.threshold(scale, wide=bool(wide))
+    return _with_room(sizes.low, sizes.high, threshold, sizes.unit)
 
 
-def _ends(histograms: Sequence[Histogram]) -> tuple[float, float]:
-    ends = np.array([pieces(h)[0][[0, -1]] for h in histograms])
-    return float(ends[:, 0].min()), float(ends[:, 1].max())
+class _Sizes:
+    """How large the values of histograms are, of which one at least has finite values.
+
+    Attributes
+    ----------
+    unit : float
+        All others are divided by it.
+    low, high, largest : float
+        The ends, and the larger magnitude of them.
+    inner, most : float64[n, 2]
+        The ends of each without a thousandth, and without a hundredth, of its values.
+    usual, lowest, reach : float64[m]
+        Of those that are not all zero: the magnitude that half of the values and that a hundredth of them do not
+        exceed, without zeros, and the larger one of `inner`.
+    """
+
+    def __init__(self, histograms: Sequence[Histogram]) -> None:
+        known = [h for h in histograms if h.num]
+        ends = np.array([h.to_rows()[[0, -1], [0, 1]] for h in known])
+        largest = float(np.abs(ends).max())
+        far = largest > _FARTHEST or 0 < largest < _LEAST
+        self.unit = 10.0 ** max(math.floor(math.log10(largest)), -300) if far else 1.0
+        ends = np.array([pieces(h, self.unit)[0][[0, -1]] for h in known])
+        self.low, self.high = float(ends[:, 0].min()), float(ends[:, 1].max())
+        self.largest = max(-self.low, self.high)
+        shares = (_TAIL, 1 - _TAIL, _LOWEST, 1 - _LOWEST)
+        ends = np.array([quantiles_of(h, shares, self.unit) for h in known])
+        self.inner, self.most = ends[:, :2], ends[:, 2:]
+        sizes = np.array([magnitudes(h, (0.5, _LOWEST), self.unit) for h in known])
+        seen = sizes[:, 0] > 0
+        self.usual, self.lowest = sizes[seen].T
+        self.reach = np.abs(self.inner[seen]).max(axis=1)
+
+    def threshold(self, scale: str, *, wide: bool) -> float | None:
+        """Return up to where the axis is linear; None if all of it is."""
+        check_scale(scale)
+        if scale == "linear" or (scale == "auto" and not wide) or not self.usual.size:
+            return None
+        # A file gives zeros a little room.
+        room = 1e-6 * self.largest
+        one_sided = (self.most[:, 0] >= -room).all() or (self.most[:, 1] <= room).all()
+        if scale == "auto" and not one_sided:
+            least = max(float(self.usual.min()), self.largest * 10.0**-_DECADES)
+            return 10.0 ** math.ceil(math.log10(least))
+        least = max(float(self.lowest.min()), self.largest * 10.0**-_MOST_DECADES)
+        smallest = max(self.low, -self.high)
+        if (
+            smallest > least / 100
+        ):  # not far, and nothing is at zero or beyond: logarithmic all over
+            least = smallest / 2
+        return 10.0 ** math.floor(math.log10(least) + 1e-9)
 
 
-def _inner(histogram: Histogram) -> tuple[float, float]:
-    """Give the ends without a thousandth of the values at each."""
-    ends = np.array([histogram.quantile(_TAIL), histogram.quantile(1 - _TAIL)], dtype=np.float64)
-    low, high = within_reach(ends).tolist()
-    return low, high
+def magnitudes(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
+    """Return the sizes that given shares of the values that are not zero reach, float64[k]; 0 if all are zero."""
+    edges, held = pieces(histogram, unit)
+    sizes = np.abs(edges[:-1] / 2 + edges[1:] / 2)
+    # A file gives zeros a little room, too.
+    zeros = (edges[:-1] <= 0) & (edges[1:] >= 0) & (sizes <= 1e-6 * sizes.max())
+    order = np.argsort(sizes)
+    reached = np.cumsum(np.where(zeros, 0.0, held)[order])
+    if not reached[-1]:
+        return np.zeros(len(shares))
+    places = np.searchsorted(reached, reached[-1] * np.array(shares))
+    return np.asarray(sizes[order][places], dtype=np.float64)
 
 
-def _without_tails(histograms: Sequence[Histogram], low: float, high: float) -> tuple[float, float]:
-    inner = [_inner(h) for h in histograms]
-    left, right = min(ends[0] for ends in inner), max(ends[1] for ends in inner)
-    near = _BEYOND * (right - left)
-    if near == 0:
-        return low, high
-    return (low if left - low <= near else left, high if high - right <= near else right)
+def check_scale(scale: str) -> None:
+    """Raise ArgumentError if there is no such scale."""
+    if scale not in SCALES:
+        msg = f"scale={scale!r} is unknown. Accepted: {', '.join(SCALES)}."
+        raise ArgumentError(msg)
 
 
-def _axis(low: float, high: float, usual: float | None) -> ValueAxis:
+def _with_room(low: float, high: float, threshold: float | None, unit: float) -> ValueAxis:
     """Leave a little room at both ends, and enough around a constant."""
     largest = max(-low, high)
     if high - low <= _SAME * largest or high - low < _LEAST:
         room = max(largest / 2 or 1.0, _LEAST)
-        return ValueAxis(low - room, high + room)
-    threshold = None
-    if usual is not None and largest > 1e9 * _LEAST:
-        threshold = 10.0 ** math.ceil(math.log10(max(usual, largest * 10.0**-_DECADES)))
+        return ValueAxis(low - room, high + room, None, unit)
     axis = ValueAxis(low, high, threshold)
     ends = axis.forward([low, high]) + np.array([-_ROOM, _ROOM]) * axis.length
     low, high = axis.inverse(ends).tolist()
-    return ValueAxis(low, high, threshold)
+    return ValueAxis(low, high, threshold, unit)

@@ -1,4 +1,4 @@
-"""What is drawn of histograms, as numbers: outlines and atoms, cells of a heat map, percentiles."""
+"""How the values of histograms lie along an axis: outlines and atoms, cells of a heat map."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasthist.hist import Histogram
-from fasthist.plots.axis import Floats, ValueAxis, is_constant, pieces, within_reach
-
-SHARES = (0.0, 0.07, 0.16, 0.31, 0.5, 0.69, 0.84, 0.93, 1.0)
-"""The percentiles of TensorBoard's Distributions: of a normal, the mean and 0.5, 1 and 1.5 standard deviations."""
+from fasthist.plots.axis import Floats, ValueAxis, pieces
 
 SEEN = 0.01
 """Share from which on an atom is drawn as more than a line."""
@@ -24,6 +20,7 @@ _NARROW = 1 / 1000
 _AROUND = 7  # cells
 _TOWERS = 5
 _ALIKE = 4
+_LATTICE = 0.9
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,11 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
     constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their shares.
     Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
     """
-    edges, shares = pieces(histogram)
+    edges, shares = pieces(histogram, axis.unit)
     places = axis.forward(edges)
     widths = np.diff(places)
     filled = shares > 0
-    if widths[filled].min() >= _WIDE * axis.length and not is_constant(edges):
+    if widths[filled].min() >= _WIDE * axis.length:
         outside = 1.0 - _between(edges, shares, np.array([axis.low, axis.high]))[0]
         return Density(edges, shares / widths, np.empty(0), np.empty(0), max(0.0, float(outside)))
 
@@ -96,8 +93,8 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
     is_atom = narrow & (shares * histogram.num > 1.5) & (shares > _TOWERS / _AROUND * beside)
     if shares[is_atom & (shares >= SEEN)].sum() < 0.5:
         is_atom &= shares >= SEEN  # or single values of a tail would be atoms too
-    is_atom |= filled & ((widths <= 0) | is_constant(edges))
-    at = edges[:-1] / 2 + edges[1:] / 2
+    is_atom |= filled & (widths <= 0)
+    at = np.where((edges[:-1] <= 0) & (edges[1:] >= 0), 0.0, edges[:-1] / 2 + edges[1:] / 2)
     seen = is_atom & (at >= axis.low) & (at <= axis.high)
     rest = np.where(is_atom, 0.0, shares)
 
@@ -107,7 +104,8 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
         low, high = max(edges[kept[0]], axis.low), min(edges[kept[-1] + 1], axis.high)
         if low < high:
             count = math.ceil(2 * histogram.num ** (1 / 3))
-            cells = axis.cells(min(max(count, _FEWEST_CELLS), _MOST_CELLS), low, high)
+            count = min(max(count, _FEWEST_CELLS), _MOST_CELLS)
+            cells = _cells([(edges, rest)], axis, count, (low, high))
             cells = cells[np.diff(axis.forward(cells), prepend=-np.inf) > 0]
             heights = _between(edges, rest, cells) / np.diff(axis.forward(cells))
     drawn = float((heights * np.diff(axis.forward(cells))).sum()) if heights.size else 0.0
@@ -130,17 +128,46 @@ def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, F
     edges : float64[k + 1]
         Values, equally far apart on the axis; k is three times that of Rice's rule, 24 to 180.
     density : float64[k, len(histograms)]
-        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. It is
-        the density by value even on a symmetric-logarithmic axis, so that one hump stays one.
+        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. Where
+        a logarithmic axis has both signs it is the density by value, so that one hump stays one; else it is by decade.
     """
-    most = max(h.num for h in histograms)
-    edges = axis.cells(int(np.clip(6 * most ** (1 / 3), 24, 180)))
+    known = {column: pieces(h, axis.unit) for column, h in enumerate(histograms) if h.num}
+    # Odd, so that a constant lies in the middle of a cell.
+    count = int(np.clip(6 * max(h.num for h in histograms) ** (1 / 3), 24, 180)) | 1
+    edges = _cells(list(known.values()), axis, count, (axis.low, axis.high))
+    widths = np.diff(axis.forward(edges) if axis.one_sided else edges)
     density = np.full((edges.size - 1, len(histograms)), np.nan)
-    for column, histogram in enumerate(histograms):
-        if histogram.num:
-            density[:, column] = _between(*pieces(histogram), edges) / np.diff(edges)
+    for column, rows in known.items():
+        density[:, column] = _between(*rows, edges) / widths
     density[density <= 0] = np.nan
     return edges, density
+
+
+def _cells(
+    found: Sequence[tuple[Floats, Floats]], axis: ValueAxis, most: int, ends: tuple[float, float]
+) -> Floats:
+    """Cut a part of the axis into at most so many cells that are drawn equally wide.
+
+    Where all values lie on a lattice, as integers do, each cell holds as many of its places: else some would hold one
+    more than others, and the picture would be a comb.
+    """
+    plain = axis.cells(most, *ends)
+    shares = np.concatenate([shares for _, shares in found])
+    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in found])
+    places = np.unique(rows[shares > 0, 0])
+    if axis.threshold is not None or places.size < _FEWEST_CELLS:
+        return plain
+    spacing = float(np.median(np.diff(places)))
+    off = (rows - places[0]) / spacing
+    off = np.abs(off - off.round()).min(axis=1)  # one of its edges is on it
+    on_it = (off <= 1e-3) & (np.diff(rows)[:, 0] <= spacing / 2)
+    if shares[on_it].sum() < _LATTICE * shares.sum():
+        return plain
+    width = spacing * math.ceil((ends[1] - ends[0]) / spacing / most)
+    first = float(places[0]) - spacing / 2
+    first -= width * math.ceil((first - ends[0]) / width)
+    cells = np.arange(math.ceil((ends[1] - first) / width) + 1) * width + first
+    return np.asarray(cells, dtype=np.float64)
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
@@ -150,13 +177,7 @@ def colour_range(density: Floats) -> tuple[float, float]:
         return 0.1, 1.0
     low, high = np.quantile(known, [0.02, 0.995], method="nearest").tolist()
     low = max(low, high * 1e-6)
-    return (low, high) if low < high else (high / 10, high)
-
-
-def percentiles_of(histograms: Sequence[Histogram]) -> Floats:
-    """Give the values at `SHARES`, float64[n, 9], as `Histogram.quantile` does; NaN where there is no finite value."""
-    values = [[h.quantile(q) for q in SHARES] for h in histograms]
-    return within_reach(np.array(values, dtype=np.float64).reshape(-1, len(SHARES)))
+    return (low, high) if high > 1.1 * low else (high / 10, high)
 
 
 @dataclass(frozen=True)
@@ -198,30 +219,6 @@ def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
     return Heights(max(peaks), max(peaks), False, unit)
 
 
-def special_counts(histograms: Sequence[Histogram]) -> NDArray[np.int64]:
-    """Count NaN and infinities, int64[n]; 0 where it is not known."""
-    return np.array(
-        [(h.nan_count or 0) + (h.posinf_count or 0) + (h.neginf_count or 0) for h in histograms],
-        dtype=np.int64,
-    )
-
-
-def step_edges(steps: NDArray[np.int64]) -> Floats:
-    """Give borders between steps, half way; the outer ones as far away as the next: float64[n + 1]."""
-    at = steps.astype(np.float64)
-    if at.size == 1:
-        return np.array([at[0] - 0.5, at[0] + 0.5])
-    middles = (at[:-1] + at[1:]) / 2
-    return np.concatenate(([2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]))
-
-
-def spread_evenly(count: int, most: int) -> NDArray[np.int64]:
-    """Choose `most` of so many places, or all: the first, the last, and between them evenly."""
-    if not count:
-        return np.empty(0, dtype=np.int64)
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
     reached = np.concatenate(([0.0], np.cumsum(shares)))
     found: Floats = np.interp(values, edges, reached)
@@ -231,8 +228,3 @@ def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
     """Give the share between each two borders."""
     return np.diff(_up_to(edges, shares, borders))
-
-
-def labelled_rows(count: int, most: int = 6) -> NDArray[np.int64]:
-    """Give rows of so many that get a label: at equal distances, the last among them."""
-    return np.arange(count - 1, -1, -math.ceil(count / most))[::-1]

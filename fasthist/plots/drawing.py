@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasthist.hist import Histogram
 from fasthist.packages import require
-from fasthist.plots import density
-from fasthist.plots.axis import LINSCALE, ValueAxis, outline_axis, step_axis
+from fasthist.plots import density, pictures
+from fasthist.plots.axis import LINSCALE, ValueAxis, label
+from fasthist.plots.pictures import SeriesLike
 from fasthist.plots.theme import DARK, LIGHT, Theme
 
-_MOST_OUTLINES, _MOST_COLUMNS = 21, 600
-_OVERLAP = 2.6
-APART = 0.85
-"""Height of an atom of all values in a ridge, in distances between two steps: so that none reaches into the next."""
-
+_MOST_COLUMNS = 600
 _ABOVE = 1.1
 _LABELLED = 3
 _EXTRA = "'fasthist[plot]'"
-
-
-class SeriesLike(Protocol):
-    """What is drawn of a `fasthist.tag_series.Series`: the histograms of one tag, by step."""
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """int64[n]."""
-
-    @property
-    def num(self) -> NDArray[np.float64]:
-        """Finite values, float64[n]."""
-
-    def __getitem__(self, index: int) -> Histogram: ...
 
 
 def load(module: str) -> Any:
@@ -44,142 +26,123 @@ def load(module: str) -> Any:
 
 
 def theme_of(ax: Any) -> Theme:
-    """Give the theme that suits the ground of axes."""
+    """Return the theme that suits the ground of axes."""
     red, green, blue, alpha = load("matplotlib.colors").to_rgba(ax.get_facecolor())
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     return DARK if alpha > 0.5 and light < 0.5 else LIGHT
 
 
 def draw_outlines(
-    histograms: Mapping[str, Histogram], ax: Any, runs: Sequence[str] = ("",)
+    histograms: Mapping[str, Histogram], ax: Any, runs: Sequence[str] = ("",), scale: str = "auto"
 ) -> None:
     """Draw the densities of histograms over each other, each in the colour of its place among `runs`.
 
     Atoms are lines with a point on top, as high as their share of the whole height of the axes, and labelled with it.
+    What the axes show already stays in sight.
     """
-    known = {name: h for name, h in histograms.items() if h.num}
-    if not known:
+    beside = getattr(ax, "_fasthist_axis", None) if ax.has_data() else None
+    picture = pictures.overlay_of(histograms, scale, beside)
+    if picture is None:
         draw_nothing(ax)
         return
-    theme = theme_of(ax)
-    axis = outline_axis(list(known.values()))
-    found = {name: density.density_of(h, axis) for name, h in known.items()}
-    scale = density.heights_of(list(found.values()), axis)
-    for name, drawn in found.items():
-        colour = theme.runs[runs.index(name) % len(theme.runs)]
+    theme, heights = theme_of(ax), picture.heights
+    shown = (ax.get_xlim(), ax.get_ylim()) if ax.has_data() else None
+    earlier = len(ax.lines)  # one for each histogram
+    for name, drawn in picture.outlines.items():
+        colour = theme.runs[(earlier + runs.index(name)) % len(theme.runs)]
         if drawn.peak:
-            heights = scale.scaled(drawn)
-            ax.stairs(heights, drawn.edges, fill=True, color=colour, alpha=0.25, linewidth=0)
-            ax.stairs(heights, drawn.edges, color=colour, linewidth=1.3, label=name)
-        atoms = colour if len(runs) > 1 else theme.atom
-        tops = drawn.shares * scale.whole
+            scaled = heights.scaled(drawn)
+            ax.stairs(scaled, drawn.edges, fill=True, color=colour, alpha=0.25, linewidth=0)
+            ax.stairs(scaled, drawn.edges, color=colour, linewidth=1.3, label=name)
+        atoms = colour if len(runs) > 1 or earlier else theme.atom
+        tops = drawn.shares * heights.whole
         seen = drawn.shares >= density.SEEN
         ax.vlines(drawn.atoms, 0, tops, color=atoms, linewidth=1.4)
         ax.plot(drawn.atoms[seen], tops[seen], ".", color=atoms, markersize=6)
+        middle = picture.axis.forward([picture.axis.low, picture.axis.high]).mean()
         for i in np.nonzero(seen)[0] if seen.sum() <= _LABELLED else ():
-            to_right = drawn.atoms[i] < (axis.low + axis.high) / 2
+            to_right = picture.axis.forward(drawn.atoms[i]) < middle
             ax.annotate(
                 f" {drawn.shares[i]:.0%} ", (drawn.atoms[i], tops[i]), color=atoms, fontsize=7,
                 va="center", ha="left" if to_right else "right",
             )  # fmt: skip
-    ax.set_ylim(0, _ABOVE * scale.top)
-    ax.set_ylabel(scale.label)
+    ax.set_ylim(0, _ABOVE * heights.top)
+    ax.set_ylabel(ax.get_ylabel() if beside else heights.label)
+    ax._fasthist_axis = picture.axis
     _set_plain_ticks(ax.yaxis, 4)
-    _set_values(ax.xaxis, axis)
-    _note(ax, max(one.outside for one in found.values()), known.values())
+    _set_values(ax.xaxis, picture.axis, picture.note)
+    if shown:
+        x, y = (*shown[0], *ax.get_xlim()), (*shown[1], *ax.get_ylim())
+        ax.set(xlim=(min(x), max(x)), ylim=(min(y), max(y)))
 
 
-def draw_ridge(series: SeriesLike, ax: Any) -> None:
+def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
     """Draw one outline for each step, one before the other, the newest in front.
 
     At most 21 steps are drawn, evenly chosen, at equal distances. Each outline is as high as its own peak allows: within
-    it areas are shares, between two of them only the widths
-    compare. An atom is a line, as high as its share of the distance between two steps.
+    it areas are shares, between two of them only the widths compare. An atom is a line, as high as its share of the
+    distance between two steps.
     """
-    steps, histograms = chosen_outlines(series)
-    if not histograms:
+    picture = pictures.ridge_of(series, scale)
+    if picture is None:
         draw_nothing(ax)
         return
-    theme = theme_of(ax)
-    axis = outline_axis(histograms)
-    colours = _map(theme.steps, theme.step_ends)(np.linspace(1, 0, len(histograms))[::-1])
-    overlap = overlap_of(len(histograms))
-    found = [density.density_of(histogram, axis) for histogram in histograms]
-    outlines, faces, atoms = [], [], []
-    for row, one in enumerate(found):
-        if one.peak:
-            outlines.append(stepped(one.edges, row - one.heights / one.peak * overlap, row))
-            faces.append(colours[row])
-        heights = one.shares * APART
-        atoms += [
-            (x, row, row - height)
-            for x, height, share in zip(one.atoms, heights, one.shares, strict=True)
-            if share >= density.SEEN
-        ]
-    ax.hlines(np.arange(len(found)), axis.low, axis.high, colors=colours, linewidth=0.6, alpha=0.7)
+    theme, axis = theme_of(ax), picture.axis
+    rows = range(picture.steps.size)
+    colours = _map(theme.steps, theme.step_ends)(np.linspace(1, 0, len(rows))[::-1])
+    outlined = [row for row in rows if picture.densities[row].peak]
+    ax.hlines(np.array(rows), axis.low, axis.high, colors=colours, linewidth=0.6, alpha=0.7)
     polygons = load("matplotlib.collections").PolyCollection(
-        outlines, facecolors=faces, edgecolors=_paled(faces, theme), linewidths=0.5, zorder=3
-    )
+        [picture.corners(row) for row in outlined], facecolors=colours[outlined],
+        edgecolors=_paled(colours[outlined], theme), linewidths=0.5, zorder=3,
+    )  # fmt: skip
     ax.add_collection(polygons, autolim=False)
-    if atoms:
-        at, feet, tops = zip(*atoms, strict=True)
-        ax.vlines(at, feet, tops, color=theme.atom, linewidth=1, zorder=4)
-        ax.plot(at, tops, ".", color=theme.atom, markersize=3, zorder=4)
-    ax.set_ylim(len(histograms) - 0.6, -overlap - 0.3)
-    labelled = density.labelled_rows(len(histograms))
-    ax.set_yticks(labelled, [str(step) for step in steps[labelled]])
+    for row in rows:
+        at, tops, _ = picture.atoms(row).T
+        if at.size:
+            ax.vlines(at, row, tops, color=theme.atom, linewidth=1, zorder=4)
+            ax.plot(at, tops, ".", color=theme.atom, markersize=3, zorder=4)
+    ax.set_ylim(*picture.limits)
+    _set_ticks(ax.yaxis, picture.ticks)
     ax.set_ylabel("step")
-    _set_values(ax.xaxis, axis)
-    _note(ax, max(one.outside for one in found), histograms)
+    _set_values(ax.xaxis, axis, picture.note)
 
 
-def draw_heatmap(series: SeriesLike, ax: Any) -> None:
+def draw_heatmap(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
     """Draw the density over steps and values as colour, on a logarithmic scale; crosses mark steps with NaN or infinities.
 
     At most 600 steps are drawn, evenly chosen.
     """
-    steps, histograms = chosen_columns(series)
-    if not any(h.num for h in histograms):
+    picture = pictures.heat_of(series, _MOST_COLUMNS, scale)
+    if picture is None:
         draw_nothing(ax)
         return
     theme = theme_of(ax)
-    axis = step_axis(histograms)
-    edges, found = density.heat_of(histograms, axis)
-    low, high = density.colour_range(found)
-    colours = load("matplotlib.colors").LogNorm(low, high, clip=True)
+    shown = np.ma.masked_invalid(picture.density)
     mesh = ax.pcolormesh(
-        density.step_edges(steps), edges, np.ma.masked_invalid(found), norm=colours,
-        cmap=_map(theme.heat, theme.heat_ends), rasterized=True,
+        picture.borders, picture.edges, shown, cmap=_map(theme.heat, theme.heat_ends), rasterized=True,
+        norm=load("matplotlib.colors").LogNorm(picture.low, picture.high, clip=True),
     )  # fmt: skip
-    bar = ax.get_figure().colorbar(
-        mesh, ax=ax, pad=0.02, aspect=30, extend=_beyond(found, low, high)
-    )
-    bar.set_label("density")
+    more = (shown.min() < picture.low) + 2 * (shown.max() > picture.high)
+    extend = ("neither", "min", "max", "both")[int(more)]
+    bar = ax.get_figure().colorbar(mesh, ax=ax, pad=0.02, aspect=30, extend=extend)
+    bar.set_label(picture.unit)
     bar.outline.set_visible(False)
-    if high < 100 * low:  # few powers of ten
-        bar.set_ticks(load("matplotlib.ticker").LogLocator(subs=(1, 2, 5)))
-        bar.formatter = load("matplotlib.ticker").FormatStrFormatter("%g")
+    _set_ticks(bar, picture.ticks)
     bar.minorticks_off()
-    _set_steps(ax, steps)
-    _set_values(ax.yaxis, axis)
-    _mark_specials(ax, steps, histograms, theme)
+    _set_columns(ax, picture, theme)
 
 
-def draw_percentiles(series: SeriesLike, ax: Any) -> None:
+def draw_percentiles(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
     """Draw the percentiles of TensorBoard's Distributions over steps, as bands around the median.
 
     Crosses mark steps with NaN or infinities. At most 600 steps are drawn, evenly chosen.
     """
-    steps, histograms = chosen_columns(series)
-    if not any(h.num for h in histograms):
+    picture = pictures.bands_of(series, _MOST_COLUMNS, scale)
+    if picture is None:
         draw_nothing(ax)
         return
-    theme = theme_of(ax)
-    axis = step_axis(histograms)
-    values = density.percentiles_of(histograms)
-    at = steps.astype(np.float64)
-    if at.size == 1:
-        at, values = density.step_edges(steps), np.repeat(values, 2, axis=0)
+    theme, at, values = theme_of(ax), picture.at, picture.values
     for band in range(4):
         ax.fill_between(
             at, values[:, band], values[:, -1 - band], color=theme.band, alpha=0.2, linewidth=0
@@ -187,30 +150,16 @@ def draw_percentiles(series: SeriesLike, ax: Any) -> None:
     ax.plot(at, values[:, 4], color=theme.band, linewidth=1.6)
     for column in (0, -1):
         ax.plot(at, values[:, column], color=theme.band, linewidth=0.5, alpha=0.6)
-    _label_percentiles(ax, values, axis, theme)
-    _set_steps(ax, steps)
-    _set_values(ax.yaxis, axis)
-    _mark_specials(ax, steps, histograms, theme)
-
-
-def chosen_outlines(series: SeriesLike) -> tuple[NDArray[np.int64], list[Histogram]]:
-    """Give the steps of a ridge and their histograms: 21 at most of those that have finite values."""
-    (known,) = np.nonzero(series.num > 0)
-    chosen = known[density.spread_evenly(known.size, _MOST_OUTLINES)]
-    return series.steps[chosen], [series[i] for i in chosen.tolist()]
-
-
-def chosen_columns(
-    series: SeriesLike, most: int = _MOST_COLUMNS
-) -> tuple[NDArray[np.int64], list[Histogram]]:
-    """Give the steps of a heat map or of bands, and their histograms: 600 at most."""
-    chosen = density.spread_evenly(series.steps.size, most)
-    return series.steps[chosen], [series[i] for i in chosen.tolist()]
-
-
-def overlap_of(count: int) -> float:
-    """Give the height of an outline in a ridge of so many, in distances between two."""
-    return min(_OVERLAP, 0.6 + count / 6)
+    for place, text in picture.labels:
+        ax.annotate(
+            text,
+            (1.01, place),
+            xycoords="axes fraction",
+            va="center",
+            fontsize=7,
+            color=theme.faint,
+        )
+    _set_columns(ax, picture, theme)
 
 
 def draw_nothing(ax: Any) -> None:
@@ -223,63 +172,51 @@ def draw_nothing(ax: Any) -> None:
     )  # fmt: skip
 
 
-def _paled(colours: list[Any], theme: Theme) -> Any:
+def _paled(colours: Any, theme: Theme) -> Any:
     ground = np.array(load("matplotlib.colors").to_rgba(theme.ground))
-    return [0.4 * colour + 0.6 * ground for colour in colours]
-
-
-def stepped(edges: NDArray[np.float64], heights: NDArray[np.float64], base: float) -> Any:
-    """Give the corners of an outline in steps, from its base and back to it: float64[2 * k + 2, 2]."""
-    return np.column_stack(
-        (np.repeat(edges, 2), np.concatenate(([base], np.repeat(heights, 2), [base])))
-    )
-
-
-def _label_percentiles(ax: Any, values: NDArray[np.float64], axis: ValueAxis, theme: Theme) -> None:
-    """Name the percentiles at the right end, those that have room there."""
-    known = values[np.isfinite(values[:, 0])]
-    places = (axis.forward(known[-1]) - axis.forward(axis.low)) / axis.length
-    taken: list[float] = []
-    for column in (4, 0, 8, 2, 6, 1, 7, 3, 5):
-        place = float(places[column])
-        if all(abs(place - other) > 0.055 for other in taken):
-            taken.append(place)
-            ax.annotate(
-                f"{density.SHARES[column]:.0%}", (1.01, place), xycoords="axes fraction",
-                va="center", fontsize=7, color=theme.faint,
-            )  # fmt: skip
+    return 0.4 * colours + 0.6 * ground
 
 
 def _map(name: str, ends: tuple[float, float]) -> Any:
-    """Give the part of a colour map between two ends."""
+    """Return the part of a colour map between two ends."""
     colours = load("matplotlib").colormaps[name](np.linspace(*ends, 256))
     return load("matplotlib.colors").ListedColormap(colours)
 
 
-def _set_steps(ax: Any, steps: NDArray[np.int64]) -> None:
-    edges = density.step_edges(steps)
-    ax.set_xlim(edges[0], edges[-1])
-    ax.set_xlabel("step")
+def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
+    """Set the axes of a picture over steps, and mark the steps that have NaN or infinities."""
     ax.xaxis.set_major_locator(load("matplotlib.ticker").MaxNLocator(5, integer=True))
-    if steps.size == 1:
-        ax.set_xticks([int(steps[0])])
+    if picture.steps.size == 1:
+        ax.set_xticks([int(picture.steps[0])])
+    _set_values(ax.yaxis, picture.axis)
+    ax.set_xlim(picture.ends)
+    ax.set_xlabel("\n".join(pictures.lines_of("step", picture.note)))
+    if picture.marked.size:
+        ax.plot(
+            picture.marked, np.full(picture.marked.size, 0.97), "x", transform=ax.get_xaxis_transform(),
+            color=theme.atom, markersize=5, label="NaN or infinite",
+        )  # fmt: skip
 
 
-def _set_values(axis: Any, shown: ValueAxis) -> None:
-    """Give matplotlib's axis the ends, the scale and the ticks."""
-    name = axis.axis_name
-    if shown.threshold is not None:
-        getattr(axis.axes, f"set_{name}scale")(
-            "symlog", linthresh=shown.threshold, linscale=LINSCALE, base=10
-        )
-        axis.set_ticks(shown.ticks())
-        axis.set_minor_locator(load("matplotlib.ticker").NullLocator())
-        axis.set_major_formatter(load("matplotlib.ticker").LogFormatterMathtext())
-    else:
-        getattr(axis.axes, f"set_{name}scale")("linear")
+def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
+    """Give matplotlib's axis the ends, the scale, the ticks and the label."""
+    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
+    if shown.threshold is None:
+        set_scale("linear")
         _set_plain_ticks(axis, 5)
-    getattr(axis.axes, f"set_{name}lim")(shown.low, shown.high)
-    axis.set_label_text("value")
+    else:
+        if shown.low >= shown.threshold:
+            set_scale("log")
+        else:
+            set_scale("symlog", linthresh=shown.threshold, linscale=LINSCALE, base=10)
+        _set_ticks(axis, [(tick, label(tick)) for tick in shown.ticks()])
+        axis.set_minor_locator(load("matplotlib.ticker").NullLocator())
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(shown.low, shown.high)
+    axis.set_label_text("\n".join(pictures.lines_of(shown.title, note)))
+
+
+def _set_ticks(axis: Any, ticks: list[tuple[float, str]]) -> None:
+    axis.set_ticks([place for place, _ in ticks], labels=[text for _, text in ticks])
 
 
 def _set_plain_ticks(axis: Any, most: int) -> None:
@@ -288,32 +225,3 @@ def _set_plain_ticks(axis: Any, most: int) -> None:
     formatter = ticker.ScalarFormatter()
     formatter.set_powerlimits((-3, 4))
     axis.set_major_formatter(formatter)
-
-
-def _note(ax: Any, outside: float, histograms: Iterable[Histogram]) -> None:
-    """Say what the axis does not show."""
-    if outside > 1e-12:
-        ends = [end for h in histograms for end in (h.min, h.max) if end is not None]
-        reach = f", from {min(ends):.3g} to {max(ends):.3g}" if ends else ""
-        ax.set_xlabel(f"value; up to {outside:.2g} of all lie beyond{reach}")
-
-
-def _mark_specials(
-    ax: Any, steps: NDArray[np.int64], histograms: Sequence[Histogram], theme: Theme
-) -> None:
-    at = steps[density.special_counts(histograms) > 0]
-    if at.size:
-        ax.plot(
-            at, np.full(at.size, 0.97), "x", transform=ax.get_xaxis_transform(), color=theme.atom,
-            markersize=5, label="NaN or infinite",
-        )  # fmt: skip
-        ax.annotate(
-            "NaN or infinite: x", (1, 1), (0, 2), xycoords="axes fraction",
-            textcoords="offset points", ha="right", va="bottom", fontsize=7, color=theme.atom,
-        )  # fmt: skip
-
-
-def _beyond(found: NDArray[np.float64], low: float, high: float) -> str:
-    """Say at which ends of a colour scale there is more."""
-    below, above = np.nanmin(found) < low, np.nanmax(found) > high
-    return {(1, 1): "both", (1, 0): "min", (0, 1): "max", (0, 0): "neither"}[int(below), int(above)]

@@ -1,13 +1,16 @@
-"""Figures: a picture in axes of the caller's or of its own, and grids of small ones. pyplot is never used."""
+"""Figures: a picture in axes of the caller's or of pyplot's, and grids of small ones."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import IO, Any
 
 from fasthist.hist import Histogram
 from fasthist.plots import drawing
-from fasthist.plots.drawing import SeriesLike, load
-from fasthist.plots.panels import Layout, Panel, Runs, check_kind, lay_out, shortened
+from fasthist.plots.axis import check_scale
+from fasthist.plots.drawing import load
+from fasthist.plots.panels import MAX_PANELS, Layout, Panel, Runs, check_kind, lay_out, shortened
+from fasthist.plots.pictures import SeriesLike
 from fasthist.plots.theme import Theme, theme
 
 _DRAW = {
@@ -18,17 +21,21 @@ _DRAW = {
 _DPI = 160
 
 
-def plot_histogram(histogram: Histogram, ax: Any = None, *, dark: bool = False) -> Any:
+def plot_histogram(
+    histogram: Histogram, ax: Any = None, *, dark: bool = False, scale: str = "auto"
+) -> Any:
     """Draw the density of a histogram.
 
     Parameters
     ----------
     histogram : Histogram
     ax : matplotlib.axes.Axes, optional
-        Where to draw; its ground decides between light and dark colours. Default: the axes of a new figure, which is
-        ``ax.figure``, and of no window.
+        Where to draw; its ground decides between light and dark colours. Default: pyplot's current axes, which
+        ``plt.show()`` and notebooks show.
     dark : bool
-        Draw a new figure on dark ground.
+        Draw into a new figure of pyplot's, on dark ground.
+    scale : {"auto", "linear", "log"}
+        Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
 
     Returns
     -------
@@ -36,6 +43,8 @@ def plot_histogram(histogram: Histogram, ax: Any = None, *, dark: bool = False) 
 
     Raises
     ------
+    ArgumentError
+        Another scale.
     MissingPackageError
         matplotlib is not installed.
 
@@ -44,11 +53,17 @@ def plot_histogram(histogram: Histogram, ax: Any = None, *, dark: bool = False) 
     The area over a row is the share of the values in it. What would be too high to be drawn, such as exact zeros, is a
     line with a point on top, as high as its share of the whole height; see `density.density_of`.
     """
-    return _one(lambda axes: drawing.draw_outlines({"": histogram}, axes), ax, dark)
+    check_scale(scale)
+    return _one(lambda axes: drawing.draw_outlines({"": histogram}, axes, scale=scale), ax, dark)
 
 
 def plot_series(
-    series: SeriesLike, kind: str = "ridge", ax: Any = None, *, dark: bool = False
+    series: SeriesLike,
+    kind: str = "ridge",
+    ax: Any = None,
+    *,
+    dark: bool = False,
+    scale: str = "auto",
 ) -> Any:
     """Draw the histograms of one tag over steps.
 
@@ -57,7 +72,7 @@ def plot_series(
     series : Series
     kind : {"ridge", "heatmap", "percentiles"}
         One outline a step, the newest in front; the density as colour; or percentiles as bands.
-    ax, dark
+    ax, dark, scale
         As in `plot_histogram`.
 
     Returns
@@ -67,12 +82,13 @@ def plot_series(
     Raises
     ------
     ArgumentError
-        Another kind.
+        Another kind or scale.
     MissingPackageError
         matplotlib is not installed.
     """
     check_kind(kind, tuple(_DRAW))
-    return _one(lambda axes: _DRAW[kind](series, axes), ax, dark)
+    check_scale(scale)
+    return _one(lambda axes: _DRAW[kind](series, axes, scale), ax, dark)
 
 
 def plot_runs(
@@ -82,13 +98,15 @@ def plot_runs(
     step: int | None = None,
     *,
     dark: bool = False,
+    scale: str = "auto",
+    max_panels: int = MAX_PANELS,
 ) -> Any:
-    """Draw every tag of runs, as a grid of small pictures.
+    """Draw every tag of runs, as a grid of small pictures in a new figure of pyplot's.
 
     Parameters
     ----------
     runs : mapping of str to History
-    kind, tag, step
+    kind, tag, step, scale, max_panels
         As in `lay_out`.
     dark : bool
         On dark ground.
@@ -96,7 +114,6 @@ def plot_runs(
     Returns
     -------
     matplotlib.figure.Figure
-        Of 24 pictures at most.
 
     Raises
     ------
@@ -105,28 +122,50 @@ def plot_runs(
     MissingPackageError
         matplotlib is not installed.
     """
-    return draw(lay_out(runs, kind, tag, step), theme(dark))
+    layout = lay_out(runs, kind, tag, step, scale=scale, max_panels=max_panels)
+    figure = draw(layout, theme(dark), load("matplotlib.pyplot").figure)
+    figure._ipython_display_ = partial(_show_once, figure)
+    return figure
 
 
-def draw(layout: Layout, colours: Theme) -> Any:
-    """Draw a layout: a ``matplotlib.figure.Figure``."""
+def draw(layout: Layout, colours: Theme, new_figure: Any = None) -> Any:
+    """Draw a layout.
+
+    Parameters
+    ----------
+    layout : Layout
+    colours : Theme
+    new_figure : callable, optional
+        ``matplotlib.pyplot.figure`` for one that pyplot shows. Default: ``matplotlib.figure.Figure``, which needs no
+        display and opens no window.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     count, columns = len(layout.panels), layout.columns
     rows = -(-count // columns)
-    size = (6.4, 4.2) if count == 1 else (3.5 * columns, 2.7 * rows)
-    figure = load("matplotlib.figure").Figure(
-        figsize=size, dpi=_DPI, layout="constrained", facecolor=colours.ground
-    )
+    width, height = (6.4, 4.2) if count == 1 else (3.5 * columns, 2.8 * rows)
+    figure = (new_figure or load("matplotlib.figure").Figure)(
+        figsize=(width, height + 0.3 * bool(layout.heading)), dpi=_DPI, layout="constrained",
+        facecolor=colours.ground,
+    )  # fmt: skip
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.05)
     for place, panel in enumerate(layout.panels):
         ax = figure.add_subplot(rows, columns, place + 1, facecolor=colours.ground)
-        _draw_panel(layout.kind, panel, ax, layout.runs)
-        below = place + columns < count
+        _draw_panel(layout, panel, ax)
         _dress(ax, colours, small=count > 1)
+        _set_titles(ax, panel, colours, width / columns, small=count > 1)
         if place % columns and layout.kind != "overlay":
             ax.set_ylabel("")
-        if below and ax.get_xlabel() in ("value", "step"):
+        if place + columns < count and ax.get_xlabel() in ("value", "step"):
             ax.set_xlabel("")
-    if layout.kind == "overlay" and len(layout.runs) > 1:
+    if layout.heading:
+        most = int(72 * width / (0.62 * 9))
+        figure.suptitle(
+            shortened(layout.heading, most), x=0.01, ha="left", fontsize=9, color=colours.faint
+        )
+    elif layout.kind == "overlay":
         _legend(figure, layout.runs, colours)
     return figure
 
@@ -138,28 +177,45 @@ def save(figure: Any, target: str | IO[bytes], format: str) -> None:
         figure.savefig(target, format=format, dpi=_DPI, metadata=metadata)
 
 
-def _one(drawn: Any, ax: Any, dark: bool) -> Any:
-    if ax is not None:
-        drawn(ax)
-        return ax
-    colours = theme(dark)
-    figure = load("matplotlib.figure").Figure(
-        figsize=(6.4, 4.2), dpi=_DPI, layout="constrained", facecolor=colours.ground
-    )
-    ax = figure.add_subplot(facecolor=colours.ground)
-    drawn(ax)
-    _dress(ax, colours, small=False)
+def _one(draw_in: Any, ax: Any, dark: bool) -> Any:
+    """Draw into the caller's axes or pyplot's; only a dark figure, which is our own, gets our colours all over."""
+    pyplot = load("matplotlib.pyplot") if ax is None else None
+    if pyplot and (dark or not pyplot.get_fignums()):
+        ground = {"facecolor": theme(dark).ground} if dark else {}
+        ax = pyplot.figure(layout="constrained", **ground).add_subplot(**ground)
+    elif pyplot:
+        ax = pyplot.gca()
+    draw_in(ax)
+    if pyplot and dark:
+        _dress(ax, theme(dark), small=False)
     return ax
 
 
-def _draw_panel(kind: str, panel: Panel, ax: Any, runs: list[str]) -> None:
+def _show_once(figure: Any) -> None:
+    """Show a figure that is the value of a notebook's cell, and close it: the cell's end shows all open ones again."""
+    pyplot = load("matplotlib.pyplot")
+    if "inline" not in pyplot.get_backend():
+        raise NotImplementedError  # IPython then shows it as any other
+    del figure._ipython_display_
+    pyplot.close(figure)
+    load("IPython.display").display(figure)
+
+
+def _draw_panel(layout: Layout, panel: Panel, ax: Any) -> None:
     if isinstance(panel.content, dict):
-        drawing.draw_outlines(panel.content, ax, runs)
+        drawing.draw_outlines(panel.content, ax, layout.runs, layout.scale)
     else:
-        _DRAW[kind](panel.content, ax)
-    ax.set_title(shortened(panel.title), loc="left")
-    if panel.note:
-        ax.set_title(panel.note, loc="right")
+        _DRAW[layout.kind](panel.content, ax, layout.scale)
+
+
+def _set_titles(ax: Any, panel: Panel, colours: Theme, width: float, *, small: bool) -> None:
+    """Put the tag to the left, and the note to the right or, where there is no room, above; `width` is in inches."""
+    size = 8 if small else 10
+    room = int((72 * width - 50) / (0.66 * size))
+    title, note = shortened(panel.title, room), shortened(panel.note, room)
+    ax.set_title(title, loc="left", color=colours.ink, fontsize=size, fontweight="bold")
+    above = "\n" * (len(title) + len(note) > room - 2)
+    ax.set_title(note + above * bool(note), loc="right", color=colours.faint, fontsize=size - 1)
 
 
 def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
@@ -173,12 +229,6 @@ def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
             text.set(color=colours.ink, fontsize=size - 1)
         one.spines[:].set_color(colours.faint)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.title.set_color(colours.ink)
-    for title, weight, colour in (
-        (ax._left_title, "bold", colours.ink),
-        (ax._right_title, "normal", colours.faint),
-    ):
-        title.set(color=colour, fontsize=size if weight == "bold" else size - 1, fontweight=weight)
 
 
 def _legend(figure: Any, runs: list[str], colours: Theme) -> None:

@@ -1,16 +1,22 @@
-"""What a notebook shows of a histogram: its numbers, and its outline as SVG made here, without matplotlib."""
+"""What a notebook shows: tables of numbers, and outlines as SVG made here, without matplotlib."""
 
 from __future__ import annotations
 
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from sys import float_info
 from typing import Any
 
 from fasthist.hist import Histogram
-from fasthist.plots import density
-from fasthist.plots.axis import Floats, outline_axis
-from fasthist.plots.drawing import stepped
+from fasthist.plots.axis import Floats, label
+from fasthist.plots.density import SEEN
+from fasthist.plots.pictures import overlay_of, stepped
 from fasthist.plots.theme import DARK, LIGHT
 
 _WIDTH, _HEIGHT = 360, 90
+_SMALL_WIDTH, _SMALL_HEIGHT = 120, 26
+_MOST_ROWS = 100
 _NUMBERS = ("min", "max", "mean", "std", "l2_norm")
 _COUNTS = ("num", "zero_count", "nan_count", "posinf_count", "neginf_count")
 
@@ -18,7 +24,9 @@ _COUNTS = ("num", "zero_count", "nan_count", "posinf_count", "neginf_count")
 _STYLE = f"""<style>
 .fasthist {{ display: flex; flex-wrap: wrap; gap: 1.5em; align-items: center }}
 .fasthist table {{ margin: 0; font-variant-numeric: tabular-nums }}
-.fasthist svg {{ overflow: visible }}
+.fasthist th, .fasthist td {{ padding: .2em .5em; text-align: left; vertical-align: middle }}
+.fasthist .number {{ text-align: right; white-space: nowrap }}
+.fasthist svg {{ overflow: visible; vertical-align: middle }}
 .fasthist path {{ fill: {LIGHT.band}; fill-opacity: .3; stroke: {LIGHT.band} }}
 .fasthist .atom {{ stroke: {LIGHT.atom}; stroke-width: 2 }}
 .fasthist text {{ fill: currentColor; font: 11px sans-serif }}
@@ -30,8 +38,20 @@ _STYLE = f"""<style>
 </style>"""
 
 
+class _Markup(str):
+    """What is HTML already; all other text is escaped."""
+
+    __slots__ = ()
+
+
+class _Number(str):
+    """A number as text, which stands to the right."""
+
+    __slots__ = ()
+
+
 def to_html(histogram: Histogram) -> str:
-    """Give a table of the numbers and a picture, some 4 kB, for light and dark ground.
+    """Show a histogram: a table of its numbers and a picture, some 4 kB, for light and dark ground.
 
     What is not known is left out, and so are counts of special values that are 0.
     """
@@ -43,31 +63,119 @@ def to_html(histogram: Histogram) -> str:
             shown[name] = f"{value:.6g}"
     shown |= {name: f"{count:,}" for name, count in counts.items() if count}
     rows = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in shown.items())
-    picture = _svg(histogram) if histogram.num else ""
+    picture = _svg(histogram, _WIDTH, _HEIGHT)
     return f'{_STYLE}<div class="fasthist"><table>{rows}</table>{picture}</div>'
 
 
-def _svg(histogram: Histogram) -> str:
-    axis = outline_axis([histogram])
-    found = density.density_of(histogram, axis)
+def history_to_html(run: str, history: Mapping[str, Any]) -> str:
+    """Show a run: for each tag its steps, and the numbers and the outline of the last one.
+
+    Parameters
+    ----------
+    run : str
+    history : mapping of str to Series
+        At most 100 are shown; of each the last histogram is read.
+
+    Returns
+    -------
+    str
+    """
+    rows = []
+    for tag, series in list(history.items())[:_MOST_ROWS]:
+        steps = series.steps
+        reach = f"{steps.size:,}: {_reach(steps[0], steps[-1])}" if steps.size else "0"
+        last = [column[-1:].tolist() for column in (series.num, series.mean, series.std)]
+        numbers = (_number(*value) for value in last)
+        picture = _svg(series[-1]) if steps.size else ""
+        rows.append((tag, reach, *numbers, picture))
+    heads = ("tag", "steps", *map(_Number, ("last num", "last mean", "last std")), "last outline")
+    return _table(heads, rows, len(history), f"{run}: {_counted(len(history), 'tag')}")
+
+
+def histograms_to_html(histograms: Mapping[str, Histogram]) -> str:
+    """Show histograms by tag: their numbers and outlines, at most 100."""
+    rows = []
+    for tag, h in list(histograms.items())[:_MOST_ROWS]:
+        special = sum(count or 0 for count in (h.nan_count, h.posinf_count, h.neginf_count))
+        values = (h.num, h.min, h.max, h.mean, h.std, special or None)
+        rows.append((tag, *map(_number, values), _svg(h)))
+    numbers = ("num", "min", "max", "mean", "std", "NaN or infinite")
+    heads = ("tag", *map(_Number, numbers), "outline")
+    return _table(heads, rows, len(histograms), _counted(len(histograms), "histogram"))
+
+
+def findings_to_html(findings: Sequence[Any]) -> str:
+    """Show the findings of a run, at most 100: where, since when, how much, and what people do about it."""
+    rows = [
+        (one.severity, one.rule, one.tag, _reach(one.first_step, one.last_step), one.message, one.remedy)
+        for one in findings[:_MOST_ROWS]
+    ]  # fmt: skip
+    heads = ("severity", "rule", "tag", "steps", "finding", "what people do")
+    return _table(heads, rows, len(findings), _counted(len(findings), "finding"))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int, caption: str) -> str:
+    """Build a table; `count` is the number of rows with those that are left out."""
+    head = "".join(_cell(name, "th") for name in heads)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    more = f"<p>and {count - _MOST_ROWS:,} more</p>" if count > _MOST_ROWS else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if count else ""
+    return (
+        f'{_STYLE}<div class="fasthist"><div><p>{html.escape(caption)}</p>{table}{more}</div></div>'
+    )
+
+
+def _cell(text: str, kind: str = "td") -> str:
+    look = ' class="number"' if isinstance(text, _Number) else ""
+    return f"<{kind}{look}>{text if isinstance(text, _Markup) else html.escape(text)}</{kind}>"
+
+
+def _number(value: float | None = None) -> _Number:
+    if value is None or math.isnan(value):
+        return _Number()
+    return _Number(f"{value:,.0f}" if abs(value) < 1e15 and value == int(value) else f"{value:.4g}")
+
+
+def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_HEIGHT) -> _Markup:
+    """Draw an outline; a large one with its ends as text."""
+    picture = overlay_of({"": histogram})
+    if picture is None:
+        return _Markup()
+    axis, found = picture.axis, picture.outlines[""]
     left = axis.forward(axis.low)
 
     def across(values: Any) -> Floats:
-        return (axis.forward(values) - left) / axis.length * _WIDTH
+        return (axis.forward(values) - left) / axis.length * width
 
     parts = []
     if found.peak:
-        corners = stepped(across(found.edges), _HEIGHT * (1 - found.heights / found.peak), _HEIGHT)
+        corners = stepped(across(found.edges), height * (1 - found.heights / found.peak), height)
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
         parts.append(f'<path d="M{line}Z"/>')
     for x, share in zip(across(found.atoms), found.shares, strict=True):
-        if share >= density.SEEN:
-            top = _HEIGHT * (1 - share)
+        if share >= SEEN:
+            top = height * (1 - share)
             parts.append(
-                f'<line class="atom" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEIGHT}" y2="{top:.1f}"/>'
+                f'<line class="atom" x1="{x:.1f}" x2="{x:.1f}" y1="{height}" y2="{top:.1f}"/>'
             )
-    parts.append(f'<line class="base" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>')
-    for x, anchor, value in ((0, "start", axis.low), (_WIDTH, "end", axis.high)):
-        parts.append(f'<text x="{x}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{value:.3g}</text>')
-    size = f'width="{_WIDTH}" height="{_HEIGHT + 20}" viewBox="0 -4 {_WIDTH} {_HEIGHT + 24}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(parts)}</svg>'
+    parts.append(f'<line class="base" x2="{width}" y1="{height}" y2="{height}"/>')
+    below = 0
+    if height == _HEIGHT:
+        below = 20
+        for x, anchor, value in ((0, "start", axis.low), (width, "end", axis.high)):
+            end = min(max(value * axis.unit, -float_info.max), float_info.max)
+            parts.append(
+                f'<text x="{x}" y="{height + 14}" text-anchor="{anchor}">{label(end, 3)}</text>'
+            )
+    size = f'width="{width}" height="{height + below}" viewBox="0 -4 {width} {height + below + 4}"'
+    return _Markup(
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(parts)}</svg>'
+    )
+
+
+def _reach(first: int, last: int) -> str:
+    return f"{first} to {last}" if last != first else str(first)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -11,10 +11,11 @@ import numpy as np
 
 from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
-from fasthist.plots.drawing import SeriesLike
+from fasthist.plots.axis import check_scale
+from fasthist.plots.pictures import SeriesLike
 
 KINDS = ("ridge", "overlay", "heatmap", "percentiles")
-MOST_PANELS = 24
+MAX_PANELS = 24
 
 Runs = Mapping[str, Mapping[str, Any]]
 """For each run a `fasthist.history.History`, or another mapping of tags to series."""
@@ -53,6 +54,8 @@ class Layout:
         Names in an overlay, in the order of their colours.
     left_out : int
         How many more there would be.
+    scale : {"auto", "linear", "log"}
+        Of the values.
     """
 
     kind: str
@@ -60,9 +63,23 @@ class Layout:
     columns: int
     runs: list[str]
     left_out: int
+    scale: str
+
+    @property
+    def heading(self) -> str:
+        """What stands above all pictures: the run, where it is the only one; "" where each picture or a legend tells."""
+        return self.runs[0] if len(self.runs) == 1 else ""
 
 
-def lay_out(runs: Runs, kind: str, tag: str | None = None, step: int | None = None) -> Layout:
+def lay_out(
+    runs: Runs,
+    kind: str,
+    tag: str | None = None,
+    step: int | None = None,
+    *,
+    scale: str = "auto",
+    max_panels: int = MAX_PANELS,
+) -> Layout:
     """Choose the pictures.
 
     Parameters
@@ -73,18 +90,26 @@ def lay_out(runs: Runs, kind: str, tag: str | None = None, step: int | None = No
         Regular expression that a tag has to contain. Default: all.
     step : int, optional
         Of an overlay. Default: the last of each run.
+    scale : {"auto", "linear", "log"}
+        Of the values; "log" is linear around zero.
+    max_panels : int
+        The first this many pictures are drawn.
 
     Returns
     -------
     Layout
-        Of 24 panels at most.
 
     Raises
     ------
     ArgumentError
-        An unknown kind, a step for another kind than "overlay", no regular expression, no tag, or none with that step.
+        An unknown kind or scale, a step for another kind than "overlay", `max_panels` below 1, an invalid regular
+        expression, no tag, or none with that step.
     """
     check_kind(kind, KINDS)
+    check_scale(scale)
+    if max_panels < 1:
+        msg = f"max_panels={max_panels} leaves nothing to draw. Accepted: 1 or more."
+        raise ArgumentError(msg)
     if step is not None and kind != "overlay":
         msg = f"step={step} has no meaning for kind {kind!r}, which shows all steps. Accepted: kind 'overlay'."
         raise ArgumentError(msg)
@@ -94,7 +119,7 @@ def lay_out(runs: Runs, kind: str, tag: str | None = None, step: int | None = No
         panels = [panel for name in tags if (panel := _overlay(runs, name, step)) is not None]
         if not panels:
             raise _no_step(runs, tags, step)
-        columns = _columns(len(panels))
+        columns = _columns(min(len(panels), max_panels))
     else:
         panels = [
             Panel(name, run if several else "", history[name])
@@ -102,11 +127,11 @@ def lay_out(runs: Runs, kind: str, tag: str | None = None, step: int | None = No
             for run, history in runs.items()
             if name in history
         ]
-        columns = _columns(len(panels))
+        columns = _columns(min(len(panels), max_panels))
         if several and len(runs) <= 4 and len(panels) == len(tags) * len(runs):
             columns = len(runs) * min(len(tags), 4 // len(runs))  # all runs of a tag in one row
-    most = MOST_PANELS - MOST_PANELS % columns
-    return Layout(kind, panels[:most], columns, list(runs), max(0, len(panels) - most))
+    left_out = max(0, len(panels) - max_panels)
+    return Layout(kind, panels[:max_panels], columns, list(runs), left_out, scale)
 
 
 def check_kind(kind: str, accepted: tuple[str, ...]) -> None:
@@ -116,7 +141,7 @@ def check_kind(kind: str, accepted: tuple[str, ...]) -> None:
         raise ArgumentError(msg)
 
 
-def shortened(text: str, most: int = 36) -> str:
+def shortened(text: str, most: int) -> str:
     """Leave out the middle of what is too long for a title."""
     if len(text) <= most:
         return text
