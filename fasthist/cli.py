@@ -7,9 +7,10 @@ progress bar to stderr. Everything heavy is imported inside the command that nee
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ from fasthist.errors import ArgumentError, ArrayError, CheckpointError, Fasthist
 if TYPE_CHECKING:
     from fasthist.checkpoints import Checkpoint
     from fasthist.hist import Histogram
+
+_KERNELS, _DEMO_KERNELS = 77, 23
+"""Kernels that are compiled by `warmup` and for the demo where none is cached, for the bar: a few more or less do no harm."""
 
 GROUP = 64  # histograms in one event: few enough to be held, enough to make an event worth while
 
@@ -100,8 +104,10 @@ def demo(log_dir: str, epochs: int) -> None:
     histograms of weights, gradients and activations show why one of them learns nothing. Needs the extra
     fasthist[demo].
     """
-    from fasthist.demo import RUN2SCALE, describe, train_all
+    from fasthist.demo import RUN2SCALE, describe, prepare, train_all
 
+    with _kernels_told(_DEMO_KERNELS):
+        prepare()
     with progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
         runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
     click.echo(describe(runs))
@@ -168,8 +174,21 @@ def warmup() -> None:
     They are kept in Numba's cache: beside the installed package, or in the user's cache directory where that cannot be
     written, or in NUMBA_CACHE_DIR.
     """
-    fasthist.warmup()
+    with _kernels_told(_KERNELS):
+        fasthist.warmup()
     click.echo("All kernels are compiled.")
+
+
+@contextlib.contextmanager
+def _kernels_told(total: int) -> Iterator[None]:
+    """Show a bar that moves with each kernel that is compiled."""
+    from fasthist.kernels.jit import each_compiled
+
+    with (
+        progress("compiling kernels", total, is_bytes=False) as advance,
+        each_compiled(lambda: advance(1)),
+    ):
+        yield
 
 
 @dataclass
