@@ -24,7 +24,7 @@ from fasthist.commands.merge import merge
 from fasthist.commands.options import example
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
-from fasthist.commands.terminal import few, progress
+from fasthist.commands.terminal import few, print_anything, printable, progress, shows_progress
 from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
 
 if TYPE_CHECKING:
@@ -42,8 +42,13 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        import numpy as np
+
+        print_anything()
         try:
-            return super().invoke(ctx)
+            # A file may hold any number; what overflows is shown as what it is.
+            with np.errstate(all="ignore"):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             return ctx.exit(130)
         except WriteError as error:
@@ -57,7 +62,7 @@ class _Commands(click.Group):
             text = _os_text(error)
         except FasthistError as error:
             text = str(error)
-        click.echo(f"fasthist: {' '.join(text.split())}", err=True)
+        click.echo(f"fasthist: {printable(' '.join(text.split()))}", err=True)
         return ctx.exit(1)
 
 
@@ -106,8 +111,9 @@ def demo(log_dir: str, epochs: int) -> None:
     """
     from fasthist.demo import RUN2SCALE, describe, prepare, train_all
 
-    with _kernels_told(_DEMO_KERNELS):
-        prepare()
+    if shows_progress():
+        with _kernels_told(_DEMO_KERNELS):
+            prepare()
     with progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
         runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
     click.echo(describe(runs))

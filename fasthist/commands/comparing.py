@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fasthist.checkpoints import Checkpoint, open_checkpoint
 from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
 from fasthist.commands.runs import find_run, matching, read_run
-from fasthist.commands.terminal import few, progress
+from fasthist.commands.terminal import few, printable, progress
 from fasthist.compute import histogram
 from fasthist.distances import distance_between, distances_of_pairs
 from fasthist.errors import ArgumentError, ArrayError
@@ -82,7 +82,8 @@ def _counted(
             try:
                 found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
             except ArrayError as error:  # the others are still worth having
-                click.echo(f"fasthist: left out {str(error).partition('. Accepted')[0]}", err=True)
+                text = printable(str(error).partition(". Accepted")[0])
+                click.echo(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
     return found
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fasthist.commands.runs import matching
-from fasthist.commands.terminal import number, sparkline
+from fasthist.commands.terminal import number, printable, sparkline
 from fasthist.errors import ArgumentError
-from fasthist.estimates import spread
+from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.history import History
 from fasthist.tag_series import Series
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _CELLS = 12
 """Characters of a line of bars."""
-
-_NARROW = 2.0**-19
-"""Of the range: what is narrower holds one value."""
 
 _GAP = 2
 _LEAST_TAG = 24
@@ -70,7 +67,7 @@ def _value(name: str) -> Callable[[Line], str]:
 
 
 _COLUMNS = {
-    "tag": _Column("tag", lambda line: line.tag, 99),
+    "tag": _Column("tag", lambda line: printable(line.tag), 99),
     "steps": _Column("steps", lambda line: f"{line.steps:,}", 6),
     "step": _Column("at step", lambda line: str(line.step), 2),
     "num": _Column("num", lambda line: f"{line.num:,.0f}", 5),
@@ -159,7 +156,7 @@ def _line(series: Series, place: int) -> Line:
         p1=quantiles[0],
         p50=quantiles[1],
         p99=quantiles[2],
-        zeros=_zeros(histogram, float(series.zero_count[place])),
+        zeros=zero_share(histogram, float(series.zero_count[place])),
         nan=_told(histogram.nan_count),
         distribution=_distribution(histogram, quantiles[0], quantiles[2]),
         over_time=sparkline(_stds(series)),
@@ -173,23 +170,6 @@ def _told(value: float | None) -> float:
 
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1%}"
-
-
-def _zeros(histogram: Histogram, told: float) -> float:
-    """Give the share of zeros: as it was written, or what lies in rows around zero that hold nothing else."""
-    if not histogram.num:
-        return math.nan
-    if not math.isnan(told):
-        return told / histogram.num
-    rows = histogram.to_rows()
-    left, right, counts = rows[(rows[:, 0] <= 0) & (rows[:, 1] >= 0)].T
-    if not counts.size:
-        return 0.0
-    # A constant has one row, as wide as float32 can tell from it.
-    reach = max(rows[-1, 1] / 2 - rows[0, 0] / 2, 0.0) if len(rows) > 1 else 2.0**-6
-    if (right / 2 - left / 2 > _NARROW * reach).any():
-        return math.nan
-    return float(counts.sum() / histogram.num)
 
 
 def _distribution(histogram: Histogram, low: float, high: float) -> str:

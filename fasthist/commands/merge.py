@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example
-from fasthist.commands.terminal import progress
+from fasthist.commands.terminal import printable, progress
 from fasthist.errors import ArgumentError, BucketsError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
             else "Left out, since not every rank has it:"
         )
         for line in [f"no files of {name}" for name in lost] + missing:
-            click.echo(f"  {line}")
+            click.echo(f"  {printable(line)}")
     if untold:
         text = f"fasthist: the files do not tell of {untold} of them how many values were NaN or infinite"
         click.echo(text, err=True)
