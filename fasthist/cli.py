@@ -24,7 +24,7 @@ from fasthist.commands.merge import merge
 from fasthist.commands.options import example
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
-from fasthist.commands.terminal import few, print_anything, printable, progress, shows_progress
+from fasthist.commands.terminal import few, print_anything, printable, progress, say, shows_progress
 from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class _Commands(click.Group):
             text = _os_text(error)
         except FasthistError as error:
             text = str(error)
-        click.echo(f"fasthist: {printable(' '.join(text.split()))}", err=True)
+        say(f"fasthist: {printable(' '.join(text.split()))}", err=True)
         return ctx.exit(1)
 
 
@@ -116,7 +116,7 @@ def demo(log_dir: str, epochs: int) -> None:
             prepare()
     with progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
         runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
-    click.echo(describe(runs))
+    say(describe(runs))
 
 
 @main.command(
@@ -165,10 +165,10 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     if any(checkpoint.step is None for checkpoint in checkpoints):
         where += " (0 where the name of a file tells none)"
     what = "1 histogram" if done.histograms == 1 else f"{done.histograms} histograms"
-    click.echo(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
-    click.echo(f"Look at them with: tensorboard --logdir {log_dir}")
+    say(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
+    say(f"Look at them with: tensorboard --logdir {log_dir}")
     if done.left_out:
-        click.echo(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
+        say(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
 
 
 @main.command(
@@ -182,7 +182,7 @@ def warmup() -> None:
     """
     with _kernels_told(_KERNELS):
         fasthist.warmup()
-    click.echo("All kernels are compiled.")
+    say("All kernels are compiled.")
 
 
 @contextlib.contextmanager

@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.checkpoints import Checkpoint, open_checkpoint
 from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
 from fasthist.commands.runs import find_run, matching, read_run
-from fasthist.commands.terminal import few, printable, progress
+from fasthist.commands.terminal import few, printable, progress, say
 from fasthist.compute import histogram
 from fasthist.distances import distance_between, distances_of_pairs
 from fasthist.errors import ArgumentError, ArrayError
@@ -83,7 +82,7 @@ def _counted(
                 found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
             except ArrayError as error:  # the others are still worth having
                 text = printable(str(error).partition(". Accepted")[0])
-                click.echo(f"fasthist: left out {text}", err=True)
+                say(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
     return found
 
@@ -107,7 +106,7 @@ def _common(
     for one, this, that in ((first, path, other), (other, other_path, first)):
         alone = [tag for tag in one if tag not in that and tag in chosen]
         if alone:
-            click.echo(f"fasthist: only in {this}: {few(alone)}", err=True)
+            say(f"fasthist: only in {this}: {few(alone)}", err=True)
     return common
 
 

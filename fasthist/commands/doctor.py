@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, few, finite, printable, progress
+from fasthist.commands.terminal import console_of, few, finite, printable, progress, say
 from fasthist.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def doctor(
             for name, found in name2findings.items()
             for one in found
         ]
-        click.echo(json.dumps(rows, indent=1, allow_nan=False))
+        say(json.dumps(rows, indent=1, allow_nan=False))
     else:
         console = console_of()
         for name, found in name2findings.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fasthist.commands.terminal import finite, progress
+from fasthist.commands.terminal import finite, printable, progress
 from fasthist.hist import Histogram
 from fasthist.packages import require
 from fasthist.tag_series import Series
@@ -110,7 +110,10 @@ def _write_csv(records: Iterator[dict[str, Any]]) -> None:
     names = ["tag", "step", "wall_time", *_TOLD, "zero_count", *_QUANTILES, *_ROWS]
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
+    is_seen = sys.stdout.isatty()
     for record in records:
+        if is_seen:
+            record["tag"] = printable(record["tag"])
         texts = {name: " ".join(map(repr, record[name])) for name in _ROWS}
         writer.writerow(record | texts)
 

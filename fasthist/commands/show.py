@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, print_paged, progress
+from fasthist.commands.terminal import console_of, print_paged, progress, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +60,7 @@ def show(
     longer than the terminal goes through the pager that PAGER names.
     """
     from fasthist.commands.export import export
-    from fasthist.commands.lines import check_step, lines_of, table_of
+    from fasthist.commands.lines import COLUMNS, check_step, lines_of
     from fasthist.commands.runs import find_run, matching, read_run
 
     if sum((form is not None, parquet is not None, follow)) > 1:
@@ -80,7 +80,7 @@ def show(
     console = console_of()
 
     def table() -> Table:
-        return table_of(console, lines_of(history, pattern, step, sort)[:top])
+        return table_of(console, COLUMNS, lines_of(history, pattern, step, sort)[:top])
 
     if not follow:
         print_paged(console, table())

@@ -6,8 +6,10 @@ import codecs
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +21,10 @@ _PLAIN = dict(zip(_BARS, ".:-=+*%#", strict=True)) | {"…": "~"}
 """What is drawn instead where the encoding of a stream lacks it."""
 
 _ANY_WIDTH = 1 << 14
+
+_GAP = 2
+_LEAST_TAG = 24
+_LEAST_ROOM = 8
 
 
 def print_anything() -> None:
@@ -50,6 +56,11 @@ def printable(text: str) -> str:
     )
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line in the encoding of stdout or stderr, where click takes ASCII for a mistake and prints UTF-8."""
+    click.echo(text, file=sys.stderr if err else sys.stdout)
+
+
 def console_of() -> Console:
     """Give stdout, which breaks no line unless it is a terminal."""
     from rich.console import Console
@@ -60,16 +71,58 @@ def console_of() -> Console:
     return console
 
 
+class Column(NamedTuple):
+    """How a column is headed and filled, and how soon it makes room where the terminal is narrow: the least first."""
+
+    head: str
+    text: Callable[[Any], str]
+    weight: int
+    is_text: bool = False
+
+
+def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[Any]) -> Table:
+    """Lay lines out; on a terminal, in as many columns as it has room for, of which "tag" is always one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = {
+        name: [column.head, *(column.text(line) for line in lines)]
+        for name, column in columns.items()
+    }
+    shown = list(columns)
+    if console.is_terminal:
+        if "run" in texts:
+            texts["run"] = [_shortened(text, _LEAST_TAG) for text in texts["run"]]
+        widths = {name: max(map(len, column)) for name, column in texts.items()}
+        shown.sort(key=lambda name: columns[name].weight)
+        least = min(widths["tag"], _LEAST_TAG)
+        while len(shown) > 2 and least + sum(widths[n] + _GAP for n in shown[:-1]) > console.width:
+            del shown[0]
+        left = console.width - sum(widths[name] + _GAP for name in shown[:-1])
+        texts["tag"] = [_shortened(text, max(left, _LEAST_ROOM)) for text in texts["tag"]]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    kept = [name for name in columns if name in shown]
+    for name in kept:
+        justify: Literal["left", "right"] = "left" if columns[name].is_text else "right"
+        table.add_column(texts[name][0], justify=justify, no_wrap=True)
+    for cells in zip(*(texts[name][1:] for name in kept), strict=True):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _shortened(text: str, room: int) -> str:
+    # The end of a tag tells more than its beginning.
+    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+
+
 def print_paged(console: Console, table: Table) -> None:
     """Print a table, through the user's pager if it is longer than the terminal."""
     if not console.is_terminal or console.is_dumb_terminal or table.row_count < console.height - 1:
         console.print(table)
         return
-    import click
-
     with console.capture() as captured:
         console.print(table)
-    click.echo_via_pager(captured.get())
+    click.echo_via_pager(captured.get().rstrip())
 
 
 def shows_progress() -> bool:
