@@ -24,6 +24,7 @@ from test_cli import read_terminal
 
 import fasthist
 from fasthist.cli import main
+from fasthist.commands import comparing
 
 RNG = np.random.default_rng(4)
 LARGEST, LEAST = float(np.finfo("f8").max), 5e-324
@@ -146,6 +147,13 @@ def test_comparing_extreme_values(runs, first, other):
     check("compare", runs[first], runs[other], is_whole=is_whole)
     check("compare", runs[first], runs[other], "--json", is_whole=is_whole)
     check("compare", runs[first], runs[first], "--json", is_whole=True)
+
+
+def test_comparing_in_several_processes(runs, monkeypatch, capfd):
+    monkeypatch.setattr(comparing, "_LARGE", 0)
+    paths = runs["auto"], runs["tensorflow"]
+    check("compare", *paths, "--part-above", 1e9, is_whole=True)
+    assert capfd.readouterr() == ("", "")  # of the other processes
 
 
 def test_merging_extreme_values(runs, tmp_path):

@@ -180,7 +180,7 @@ def _in_parallel(
         return [work(*job, advance) for job in jobs]
     # Spawned, for threads may hold locks; and ended with all that they do if this process is interrupted.
     spawned = multiprocessing.get_context("spawn")
-    with spawned.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with spawned.Pool(workers, _begin_worker) as pool:
         waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
         last = work(*jobs[-1], advance)
         found = []
@@ -188,6 +188,12 @@ def _in_parallel(
             found.append(answer.get())
             advance(amount)
     return [*found, last]
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that started this one, and overflows to what is shown of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    np.seterr(all="ignore")
 
 
 def _nothing(_: int) -> None:
