@@ -25,6 +25,8 @@ from test_cli import read_terminal
 import fasthist
 from fasthist.cli import main
 from fasthist.commands import comparing
+from fasthist.estimates import spread
+from fasthist.events.restoring import from_rows
 
 RNG = np.random.default_rng(4)
 LARGEST, LEAST = float(np.finfo("f8").max), 5e-324
@@ -168,6 +170,13 @@ def test_merging_extreme_values(runs, tmp_path):
 def test_extreme_values_in_parquet(runs, name, tmp_path, need):
     need("pyarrow")
     check("show", runs[name], "--parquet", tmp_path / "x.parquet", is_whole=True)
+
+
+def test_a_deviation_whose_square_overflows():
+    rows = np.array([[-2e300, -1e300, 1], [1e300, 2e300, 1]])
+    mean, std, is_told = spread(from_rows(rows))
+    assert (mean, is_told) == (0, False)
+    assert std == pytest.approx(1e300 * math.sqrt(1.5**2 + 1 / 12))
 
 
 NUMBERS = (LARGEST, -LARGEST, math.inf, -math.inf, math.nan, 0.0, -0.0, LEAST, 1e300, -1.0, 2.0**63)
