@@ -7,9 +7,10 @@ progress bar to stderr. Everything heavy is imported inside the command that nee
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,15 @@ from fasthist.commands.merge import merge
 from fasthist.commands.options import example
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
-from fasthist.commands.terminal import few, progress
+from fasthist.commands.terminal import few, print_anything, printable, progress, say, shows_progress
 from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
 
 if TYPE_CHECKING:
     from fasthist.checkpoints import Checkpoint
     from fasthist.hist import Histogram
+
+_KERNELS, _DEMO_KERNELS = 77, 23
+"""Kernels that are compiled by `warmup` and for the demo where none is cached, for the bar: a few more or less do no harm."""
 
 GROUP = 64  # histograms in one event: few enough to be held, enough to make an event worth while
 
@@ -38,8 +42,13 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        import numpy as np
+
+        print_anything()
         try:
-            return super().invoke(ctx)
+            # A file may hold any number; what overflows is shown as what it is.
+            with np.errstate(all="ignore"):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             return ctx.exit(130)
         except WriteError as error:
@@ -53,7 +62,7 @@ class _Commands(click.Group):
             text = _os_text(error)
         except FasthistError as error:
             text = str(error)
-        click.echo(f"fasthist: {' '.join(text.split())}", err=True)
+        say(f"fasthist: {printable(' '.join(text.split()))}", err=True)
         return ctx.exit(1)
 
 
@@ -100,11 +109,14 @@ def demo(log_dir: str, epochs: int) -> None:
     histograms of weights, gradients and activations show why one of them learns nothing. Needs the extra
     fasthist[demo].
     """
-    from fasthist.demo import RUN2SCALE, describe, train_all
+    from fasthist.demo import RUN2SCALE, describe, prepare, train_all
 
+    if shows_progress():
+        with _kernels_told(_DEMO_KERNELS):
+            prepare()
     with progress("training", len(RUN2SCALE) * (epochs + 1), is_bytes=False) as advance:
         runs = list(train_all(log_dir, epochs, seed=0, on_epoch=lambda: advance(1)))
-    click.echo(describe(runs))
+    say(describe(runs))
 
 
 @main.command(
@@ -153,10 +165,10 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     if any(checkpoint.step is None for checkpoint in checkpoints):
         where += " (0 where the name of a file tells none)"
     what = "1 histogram" if done.histograms == 1 else f"{done.histograms} histograms"
-    click.echo(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
-    click.echo(f"Look at them with: tensorboard --logdir {log_dir}")
+    say(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
+    say(f"Look at them with: tensorboard --logdir {log_dir}")
     if done.left_out:
-        click.echo(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
+        say(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
 
 
 @main.command(
@@ -168,8 +180,21 @@ def warmup() -> None:
     They are kept in Numba's cache: beside the installed package, or in the user's cache directory where that cannot be
     written, or in NUMBA_CACHE_DIR.
     """
-    fasthist.warmup()
-    click.echo("All kernels are compiled.")
+    with _kernels_told(_KERNELS):
+        fasthist.warmup()
+    say("All kernels are compiled.")
+
+
+@contextlib.contextmanager
+def _kernels_told(total: int) -> Iterator[None]:
+    """Show a bar that moves with each kernel that is compiled."""
+    from fasthist.kernels.jit import each_compiled
+
+    with (
+        progress("compiling kernels", total, is_bytes=False) as advance,
+        each_compiled(lambda: advance(1)),
+    ):
+        yield
 
 
 @dataclass

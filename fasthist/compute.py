@@ -169,7 +169,7 @@ def warmup() -> None:
 
     Notes
     -----
-    Takes as long as compiling does: some ten seconds, once. Worth a line where a container image is built. Numba keeps
+    Takes as long as compiling does: half a minute or so, once. Worth a line where a container image is built. Numba keeps
     the cache beside the source files, or in the user's cache directory where those cannot be written, or in
     ``NUMBA_CACHE_DIR``; it holds for one version of the package and one kind of CPU.
 

@@ -9,6 +9,7 @@ network learns nothing, and TensorBoard shows why.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,12 @@ def _score(network: Network, data: Data) -> dict[str, float]:
 
 def _event_bytes(log_dir: str) -> int:
     return sum(path.stat().st_size for path in Path(log_dir).glob("events.out.tfevents.*"))
+
+
+def prepare() -> None:
+    """Compile the kernels that the training needs, by logging an untrained network to nowhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(folder, 1.0, load_data(0), 0, 0, lambda: None)
 
 
 def train_all(log_dir: str, epochs: int, seed: int, on_epoch: Callable[[], None]) -> Iterator[Run]:

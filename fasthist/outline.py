@@ -245,8 +245,8 @@ def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
         counts = counts.copy()
         counts[0] -= 1
         counts[-1] -= 1
-        # In halves, since the range may overflow.
-        wide = high / 2 - low / 2
+        # In halves, since the range may overflow; those of the least numbers are nothing.
+        wide = high / 2 - low / 2 or math.ulp(0.0)
         share = (right / 2 - left / 2) / wide
         far = max(-low, high) / 2 / wide
         narrow = max(_NARROW, far * _UNIT) if far <= FAR else max(_FAR_NARROW, far * _FAR_UNIT)

@@ -32,6 +32,9 @@ Key = tuple[str, int]
 # What comes after process and counter: fasthist's counter has six digits, that of torch and TensorFlow ends where they do.
 _OURS = re.compile(r"\.\d+\.0\d{5}(?!\d)(.*)$")
 _OTHERS = re.compile(r"\.\d+\.\d+((?:[^\d.].*|\.\D.*)?)$")
+_PAUSE = 10.0
+"""Seconds between two runs whose names differ in a number alone, as those of ranks may."""
+
 _NUMBERED = re.compile(r"(.*rank\D?)(\d+)(.*)", re.IGNORECASE)
 
 
@@ -54,11 +57,14 @@ class Index:
         Histograms in each file.
     again : Counter
         How many times a rank (by number), tag and step comes before the one that counts.
+    spans : dict of int to (float, float)
+        For each rank the wall times of its first and its last histogram.
     """
 
     holders: dict[Key, int] = field(default_factory=dict)
     sizes: dict[Path, int] = field(default_factory=dict)
     again: Counter[tuple[int, str, int]] = field(default_factory=Counter)
+    spans: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def find_ranks(directory: Path) -> list[Rank]:
@@ -154,6 +160,8 @@ def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
                 if holders >> number & 1:
                     index.again[number, one.tag, one.step] += 1
                 index.holders[key] = holders | 1 << number
+                begin, end = index.spans.get(number, (one.wall_time, one.wall_time))
+                index.spans[number] = min(begin, one.wall_time), max(end, one.wall_time)
                 size += 1
             index.sizes[path] = size
             advance(path.stat().st_size)
@@ -161,6 +169,48 @@ def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
         msg = f"there is no histogram in the {len(ranks)} ranks' files. Accepted: files that hold some."
         raise ArgumentError(msg)
     return index
+
+
+def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> None:
+    """Refuse files that are of two runs, unless their names number them with the word "rank".
+
+    Ranks log at the same time, and mostly the same tags. Of those that log one step alone the times tell nothing: they may
+    be the parts of a checkpoint, which are logged one after the other.
+
+    Raises
+    ------
+    ArgumentError
+        One ended before another began, or, without `allow_missing`, most tags of two are not in both.
+    """
+    if all(_NUMBERED.fullmatch(rank.name) for rank in ranks):
+        return
+    tags: list[set[str]] = [set() for _ in ranks]
+    steps: list[set[int]] = [set() for _ in ranks]
+    for (tag, step), holders in index.holders.items():
+        for number in range(len(ranks)):
+            if holders >> number & 1:
+                tags[number].add(tag)
+                steps[number].add(step)
+    order = sorted(index.spans, key=index.spans.__getitem__)
+    last = order[0]
+    for number in order[1:]:
+        one, other = ranks[last].name, ranks[number].name
+        # One process may write for one rank after the other, as tests do; it then names them alike.
+        alike = re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
+        pause = index.spans[number][0] - index.spans[last][1]
+        common = tags[last] & tags[number]
+        problem = ""
+        if pause > alike * _PAUSE and min(len(steps[last]), len(steps[number])) > 1:
+            problem = f"{one} ended before {other} began"
+        elif not allow_missing and 2 * len(common) < len(tags[last] | tags[number]):
+            problem = f"most tags of {one} and {other} are not in both"
+        if problem:
+            msg = (
+                f"{problem}, so they are taken for two runs. Accepted: the files of the ranks of one run. Hint: compare runs "
+                "with fasthist compare; if they are ranks, call their directories rank0, rank1 and so on."
+            )
+            raise ArgumentError(msg)
+        last = max(last, number, key=lambda rank: index.spans[rank][1])
 
 
 def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[list[ReadHistogram]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.errors import ArgumentError
-from fasthist.estimates import spread
+from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.tag_series import Series
 
@@ -240,10 +241,11 @@ class Reading:
     @functools.cached_property
     def shares(self) -> NDArray[np.void]:
         """For each of `sampled`, what only the histogram itself tells (`LOOK`)."""
-        histograms = self.series[self._kept[self.sampled]]
+        places = self._kept[self.sampled]
+        histograms, zeros = self.series[places], self.series.zero_count[places]
         looked = [
-            _look(histogram, rms)
-            for histogram, rms in zip(histograms, self.rms[self.sampled].tolist(), strict=True)
+            _look(histogram, told)
+            for histogram, told in zip(histograms, zeros.tolist(), strict=True)
         ]
         return np.array(looked, dtype=LOOK)
 
@@ -334,14 +336,15 @@ LOOK = np.dtype(
 for one of `NEAR`. The median magnitude of values that are not zero, and the quantiles `QUANTILES`."""
 
 
-def _look(histogram: Histogram, rms: float) -> tuple[float | Floats, ...]:
+def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
     edges, counts = histogram.buckets.edges, histogram.counts
     reached = np.concatenate(([0.0], np.cumsum(counts, dtype=np.float64))) / max(histogram.num, 1)
 
     def cdf(x: Floats) -> Floats:
         return np.interp(x, edges, reached, left=0.0, right=1.0)
 
-    zero = _zero_share(histogram, rms)
+    zero = zero_share(histogram, told)
+    zero = 0.0 if math.isnan(zero) else zero  # what nothing tells is not judged
     nonzero = 1 - zero
     magnitudes = np.unique(np.abs(edges))
     folded = np.maximum.accumulate(cdf(magnitudes) - cdf(-magnitudes))
@@ -363,19 +366,3 @@ def _at_end(found: Floats, edges: Floats, reached: Floats) -> Floats:
     if edges.size < 3 or edges[1] - edges[0] <= NEAR[0]:
         return found
     return np.full(NEAR.size, max(2 * reached[1] - reached[0] - reached[2], 0.0))
-
-
-def _zero_share(histogram: Histogram, rms: float) -> float:
-    """Give the share of exact zeros; 0 where the rows are too wide to tell.
-
-    A row around zero that is a thousandth of the values' size wide holds next to nothing, unless it is of zeros.
-    """
-    if rms == 0:
-        return 1.0
-    if histogram.zero_count is not None:
-        return histogram.zero_count / histogram.num
-    edges = histogram.buckets.edges
-    place = min(int(np.searchsorted(edges, 0.0, side="right")) - 1, histogram.counts.size - 1)
-    if place < 0 or edges[place + 1] < 0 or edges[place + 1] - edges[place] > 1e-3 * rms:
-        return 0.0
-    return float(histogram.counts[place]) / histogram.num

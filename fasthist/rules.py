@@ -203,7 +203,7 @@ def init_asymmetry(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
         if one.max[0] - one.min[0] <= 1e-5 * mean:  # a file leaves a constant a little room
             yield Hit("constant", one.tag, step, step, 0.0)
         elif mean > std * max(limit["threshold"], limit["errors"] / math.sqrt(one.num[0])):
-            yield Hit("mean", one.tag, step, step, mean / std)
+            yield Hit("mean", one.tag, step, step, mean / std if std else math.inf)
 
 
 def weight_growth(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:

@@ -132,6 +132,50 @@ def test_no_run_is_one_line(tmp_path):
     for path in (tmp_path / "nowhere", tmp_path):
         result = run(path)
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    write(tmp_path / "a", HEALTHY)
-    write(tmp_path / "b", HEALTHY)
-    assert "holds 2 runs" in run(tmp_path).stderr
+
+
+def test_every_run_of_a_directory_is_judged(tmp_path):
+    write(tmp_path / "sick", SICK)
+    write(tmp_path / "well", HEALTHY)
+    with fasthist.SummaryWriter(tmp_path / "scalars") as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    result = run(tmp_path, "--fail-on", "error")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    alone = run(tmp_path / "sick").output.splitlines()
+    assert lines == ["run sick", *alone, "", "run well", "No findings in 2 tags.", ""]
+    rows = json.loads(run(tmp_path, "--json").stdout)
+    assert {row.pop("run") for row in rows} == {"sick"}
+    assert rows == json.loads(run(tmp_path / "sick", "--json").stdout)
+    assert run(tmp_path / "well", "--fail-on", "warning").exit_code == 0
+
+
+def test_runs_without_histograms(tmp_path):
+    for name in ("a", "b"):
+        with fasthist.SummaryWriter(tmp_path / name) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+    result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "holds no histograms. Accepted: event files with at least one. Were any" in result.stderr
+
+
+def test_one_zero_in_a_coarse_bucket_is_not_dead(tmp_path):
+    """Most values of this output are small, few are large, and one is 0: their bucket is narrow, and no proof."""
+    edges = [0.0, 1e-4, 1.0, 2.0]
+    with fasthist.SummaryWriter(tmp_path) as writer:
+        for step in range(5):
+            writer.add_histogram_raw(
+                "activations/relu", 0, 2, 10_001, 600.0, 700.0, edges, [0, 9501, 100, 400], step
+            )
+    assert "zero" not in run(tmp_path).output
+    shown = CliRunner().invoke(main, ["show", str(tmp_path)]).output
+    assert "%" not in shown.splitlines()[1]
+
+
+def test_zeros_that_are_told_are_those_of_show(tmp_path):
+    values = np.where(np.arange(10_001) < 9_501, 0.0, 1e-5)
+    with fasthist.SummaryWriter(tmp_path) as writer:
+        for step in range(5):
+            writer.add_histogram("activations/relu", values, step)
+    assert "95.0% of the outputs are zero" in run(tmp_path).output
+    assert "95.0%" in CliRunner().invoke(main, ["show", str(tmp_path)]).output

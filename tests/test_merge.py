@@ -407,6 +407,59 @@ def test_a_directory_that_cannot_be_merged(tmp_path):
     assert not out.exists()
 
 
+def at_times(log_dir, begin, tags=("a", "b"), steps=3):
+    """Write a run of which each step takes a second."""
+    with fasthist.SummaryWriter(log_dir) as writer:
+        for step in range(steps):
+            writer.add_histograms({tag: np.arange(5.0) for tag in tags}, step, begin + step)
+
+
+@pytest.mark.parametrize(
+    ("names", "pause", "refused"),
+    [
+        (("before", "after"), 0.5, True),
+        (("before", "after"), -1.5, False),  # at the same time: hosts, maybe
+        (("version_0", "version_1"), 60.0, True),
+        (("version_0", "version_1"), 0.5, False),
+        (("rank0", "rank1"), 60.0, False),
+    ],
+)
+def test_one_run_after_the_other_is_refused(tmp_path, names, pause, refused):
+    at_times(tmp_path / "runs" / names[0], 1e9)
+    at_times(tmp_path / "runs" / names[1], 1e9 + 2 + pause)
+    result = run(tmp_path / "runs", "--out", tmp_path / "out")
+    if refused:
+        line = one_line(result)
+        assert f"{names[0]} ended before {names[1]} began, so they are taken for two runs" in line
+        assert "fasthist compare" in line
+        assert not (tmp_path / "out").exists()
+    else:
+        assert result.exit_code == 0, result.output
+        assert found_in(tmp_path / "out")["a", 2].num == 10
+
+
+def test_a_rank_within_the_time_of_another_is_of_its_run(tmp_path):
+    for name, begin, steps in (("a", 0, 100), ("b", 10, 3), ("c", 50, 3)):
+        at_times(tmp_path / "runs" / name, 1e9 + begin, steps=steps)
+    result = run(tmp_path / "runs", "--out", tmp_path / "out", "--allow-missing")
+    assert result.exit_code == 0, result.output
+
+
+def test_parts_of_a_checkpoint_may_be_logged_one_after_the_other(tmp_path):
+    for name, begin in (("encoder", 0), ("decoder", 900)):
+        at_times(tmp_path / "runs" / name, 1e9 + begin, steps=1)
+    assert run(tmp_path / "runs", "--out", tmp_path / "out").exit_code == 0
+
+
+def test_runs_of_different_models_are_refused(tmp_path):
+    at_times(tmp_path / "runs" / "cnn", 1e9, ("conv1", "conv2", "fc"))
+    at_times(tmp_path / "runs" / "mlp", 1e9, ("fc1", "fc2", "fc"))
+    line = one_line(run(tmp_path / "runs", "--out", tmp_path / "out"))
+    assert "most tags of cnn and mlp are not in both, so they are taken for two runs" in line
+    result = run(tmp_path / "runs", "--out", tmp_path / "out", "--allow-missing")
+    assert result.exit_code == 0, result.output
+
+
 def test_an_out_that_must_not_be_written(tmp_path):
     ranks = two_ranks(tmp_path / "ranks")
     assert "lies in" in one_line(run(ranks, "-o", ranks / "sub"))

@@ -159,6 +159,7 @@ def on_terminal(log_dir, width, *arguments, kind="dumb", wait=None):
     terminal, child = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "fasthist", "show", str(log_dir), *arguments],
+        stdin=child,
         stdout=child,
         stderr=subprocess.PIPE,
         env=os.environ
@@ -184,6 +185,53 @@ def test_the_table_fits_the_terminal(tmp_path, width):
     assert "weight" in lines[1]
     assert lines[1].startswith("…")
     assert ("std over time" in lines[0]) == (width > 40)
+
+
+@pytest.fixture
+def many(tmp_path):
+    with SummaryWriter(tmp_path / "many") as writer:
+        writer.add_histograms({f"layer{n:03}": [1.0 * n, 2.0] for n in range(40)}, 0)
+    return tmp_path / "many"
+
+
+def test_the_first_lines_after_sorting(many, log_dir):
+    assert list(table(run("show", many, "--top", 2))) == ["layer000", "layer001"]
+    found = table(run("show", many, "--top", 2, "--sort", "max"))
+    assert list(found) == ["layer039", "layer038"]
+    assert len(table(run("show", log_dir, "--top", 99))) == 3
+    for arguments in (["--top", 0], ["--top", 2, "--json"], ["--top", 2, "--parquet", "x"]):
+        assert run("show", log_dir, *arguments).exit_code == 2
+
+
+def test_what_is_longer_than_the_terminal_is_paged(many, tmp_path, monkeypatch):
+    pager = tmp_path / "pager"
+    pager.write_text(f"#!/bin/sh\ncat >{tmp_path}/paged\n")
+    pager.chmod(0o755)
+    monkeypatch.setenv("PAGER", str(pager))
+    assert "layer005" in on_terminal(many, 100, "--top", "20", kind="xterm")
+    assert not (tmp_path / "paged").exists()
+    assert "layer005" not in on_terminal(many, 100, kind="xterm")
+    head, *lines = (tmp_path / "paged").read_text("utf-8").splitlines()
+    assert "std" in head
+    assert [line.split()[0] for line in lines] == [f"layer{n:03}" for n in range(40)]
+    # No pager where the output goes to a file, or the terminal can do nothing.
+    (tmp_path / "paged").unlink()
+    assert len(run("show", many).stdout.splitlines()) == 41
+    assert len(on_terminal(many, 100).splitlines()) == 41
+    assert not (tmp_path / "paged").exists()
+
+
+@pytest.mark.parametrize("command", [["show"], ["doctor"], ["plot", "-o", "x.html"]])
+@pytest.mark.parametrize("name", ["model.safetensors", "a.pt", "b.npz", "c.NPY", "d.bin"])
+def test_a_checkpoint_is_no_run(tmp_path, command, name, need):
+    if command[0] == "plot":
+        need("plotly")
+    path = tmp_path / name
+    path.write_bytes(bytes(100))
+    line = one_line(run(*command, path))
+    assert f"{path} is a checkpoint and not a run. Accepted: a directory of event files" in line
+    assert f"fasthist log {path} --log-dir" in line
+    assert f"fasthist log {path} --log-dir" in one_line(run(*command, tmp_path))
 
 
 def test_follow_draws_again_until_interrupted(tmp_path):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, number
+from fasthist.commands.terminal import Column, console_of, finite, number, printable, say, table_of
 from fasthist.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ def compare(
     step at which they part. The largest distance comes first.
     """
     from fasthist.commands.comparing import compare_checkpoints, compare_runs
+    from fasthist.commands.runs import is_checkpoint
 
     if len(paths) < 2:
         msg = "there is nothing to compare with: name two runs or more"
         raise click.UsageError(msg)
-    are_files = [_is_checkpoint(path) for path in paths]
+    are_files = [is_checkpoint(path) for path in paths]
     if any(are_files) and not all(are_files):
         msg = (
             f"{paths[are_files.index(True)]} is a checkpoint and {paths[are_files.index(False)]} is none. "
@@ -82,69 +83,40 @@ def compare(
         found = compare_runs(paths, pattern, step, threshold, skip_corrupt=skip_corrupt)
     found.sort(key=lambda one: -1.0 if one.wasserstein is None else one.wasserstein, reverse=True)
     if as_json:
-        lines = [json.dumps(asdict(one, dict_factory=_finite), allow_nan=False) for one in found]
-        click.echo("[\n" + ",\n".join(lines) + "\n]")
+        rows = ({name: finite(value) for name, value in asdict(one).items()} for one in found)
+        lines = [json.dumps(row, allow_nan=False) for row in rows]
+        say("[\n" + ",\n".join(lines) + "\n]")
     else:
         _print(found, paths, threshold)
     if fail_above is not None and any((one.wasserstein or 0.0) > fail_above for one in found):
         ctx.exit(1)
 
 
-def _is_checkpoint(path: Path) -> bool:
-    from fasthist.checkpoints import OPENERS
-
-    # An event file's name may end in anything, but a checkpoint's does not hold this.
-    return (
-        not path.is_dir()
-        and "tfevents" not in path.name
-        and path.name.lower().endswith(tuple(OPENERS))
-    )
-
-
-def _finite(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in items
-    }
-
-
 def _print(found: list[Difference], paths: Sequence[Path], threshold: float) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = console_of()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    columns: dict[str, Callable[[Difference], str]] = {"tag": lambda one: one.tag}
+    columns = {"tag": Column("tag", lambda one: printable(one.tag), 99, is_text=True)}
     if len(paths) > 2:
-        columns["run"] = lambda one: one.run
+        columns["run"] = Column("run", lambda one: printable(one.run), 13, is_text=True)
     columns |= {
-        "at step": _steps,
-        "distance": lambda one: number(one.wasserstein),
-        "JS": lambda one: number(one.jensen_shannon),
-        "PSI": lambda one: number(one.psi),
-        "std": lambda one: _times(one.std_ratio),
-        "l2": lambda one: _times(one.l2_ratio),
-        "parts at": lambda one: "" if one.parts_at is None else str(one.parts_at),
+        "step": Column("at step", _steps, 2),
+        "distance": Column("distance", lambda one: number(one.wasserstein), 14),
+        "js": Column("JS", lambda one: number(one.jensen_shannon), 3),
+        "psi": Column("PSI", lambda one: number(one.psi), 4),
+        "std": Column("std", lambda one: _times(one.std_ratio), 6),
+        "l2": Column("l2", lambda one: _times(one.l2_ratio), 5),
+        "parts": Column(
+            "parts at", lambda one: "" if one.parts_at is None else str(one.parts_at), 12
+        ),
     }
-    for name in columns:
-        is_text = name in ("tag", "run")
-        table.add_column(
-            name,
-            justify="left" if is_text else "right",
-            no_wrap=not is_text,
-            overflow="fold",
-        )
-    for one in found:
-        table.add_row(*(Text(text(one)) for text in columns.values()))
-    console.print(table)
+    console = console_of()
+    console.print(table_of(console, columns, found))
     parted = [one.parts_at for one in found if one.parts_at is not None]
     if parted:
         first = min(found, key=lambda one: math.inf if one.parts_at is None else one.parts_at)
-        click.echo(
-            f"They part at step {first.parts_at}, first in {first.tag}: more than {threshold:g} standard deviations."
+        say(
+            f"They part at step {first.parts_at}, first in {printable(first.tag)}: more than {threshold:g} standard deviations."
         )
     elif any(one.step_a is not None and one.step_a == one.step_b for one in found):
-        click.echo(f"They never part by more than {threshold:g} standard deviations.")
+        say(f"They never part by more than {threshold:g} standard deviations.")
 
 
 def _steps(one: Difference) -> str:

@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.checkpoints import Checkpoint, open_checkpoint
 from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
 from fasthist.commands.runs import find_run, matching, read_run
-from fasthist.commands.terminal import few, progress
+from fasthist.commands.terminal import few, printable, progress, say
 from fasthist.compute import histogram
 from fasthist.distances import distances_of_pairs, wasserstein
 from fasthist.errors import ArgumentError, ArrayError
@@ -82,7 +81,8 @@ def _counted(
             try:
                 found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
             except ArrayError as error:  # the others are still worth having
-                click.echo(f"fasthist: left out {str(error).partition('. Accepted')[0]}", err=True)
+                text = printable(str(error).partition(". Accepted")[0])
+                say(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
     return found
 
@@ -106,7 +106,7 @@ def _common(
     for one, this, that in ((first, path, other), (other, other_path, first)):
         alone = [tag for tag in one if tag not in that and tag in chosen]
         if alone:
-            click.echo(f"fasthist: only in {this}: {few(alone)}", err=True)
+            say(f"fasthist: only in {this}: {few(alone)}", err=True)
     return common
 
 
@@ -180,7 +180,7 @@ def _in_parallel(
         return [work(*job, advance) for job in jobs]
     # Spawned, for threads may hold locks; and ended with all that they do if this process is interrupted.
     spawned = multiprocessing.get_context("spawn")
-    with spawned.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with spawned.Pool(workers, _begin_worker) as pool:
         waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
         last = work(*jobs[-1], advance)
         found = []
@@ -188,6 +188,12 @@ def _in_parallel(
             found.append(answer.get())
             advance(amount)
     return [*found, last]
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that started this one, and overflows to what is shown of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    np.seterr(all="ignore")
 
 
 def _nothing(_: int) -> None:

@@ -55,7 +55,7 @@ def difference_of(
         tag=tag,
         step_a=steps[0],
         step_b=steps[1],
-        wasserstein=distance and distance / unit_of(a, b),
+        wasserstein=distance and _in_units(unit_of(a, b), distance),
         jensen_shannon=jensen_shannon(a, b),
         psi=psi(a, b),
         std_ratio=_ratio(spread(b)[1], spread(a)[1]),
@@ -72,6 +72,11 @@ def unit_of(a: Histogram, b: Histogram) -> float:
             return std
         values.append(abs(mean))
     return values[0] or values[1]
+
+
+def _in_units(unit: float, distance: float) -> float:
+    """Return a distance in units; infinite where a file says that both are zeros, and its buckets that they differ."""
+    return distance / unit if unit else math.inf
 
 
 def _ratio(other: float, first: float) -> float | None:

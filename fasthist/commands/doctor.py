@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, few, progress
+from fasthist.commands.terminal import console_of, few, finite, printable, progress, say
 from fasthist.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -52,27 +52,42 @@ def doctor(
 ) -> None:  # fmt: skip
     """Say what is wrong in a run: in which layer, since when, why it matters and what people do about it.
 
-    RUN is a directory of event files, or one of them. Looked for are vanishing and exploding gradients, dead and saturated
+    RUN is an event file, or a directory with all runs in it, of which each is judged by itself. Looked for are vanishing and exploding gradients, dead and saturated
     layers, NaN and infinities, initial weights of a wrong size or sign, weights that grow or decay, steps that are too large
     or too small, frozen layers, what float16 cannot hold, outliers and drift.
     """
     import json
 
-    from fasthist.commands.runs import find_run, matching, read_run
+    from fasthist.commands.runs import find_all_runs, matching, read_runs
     from fasthist.diagnosis import SEVERITIES, diagnose
 
     spoken = _parse_kinds(kinds)
-    history = find_run(run, skip_corrupt=skip_corrupt)
-    with progress("reading", history.nbytes, is_bytes=True) as advance:
-        read_run(history, advance)
-    tags = matching(list(history), pattern)
+    runs = find_all_runs(run, skip_corrupt=skip_corrupt)
+    with progress("reading", sum(one.nbytes for one in runs.values()), is_bytes=True) as advance:
+        runs = read_runs(runs, advance)
+    chosen = matching(list(dict.fromkeys(chain.from_iterable(runs.values()))), pattern)
     # A layer is judged by others, too: by its neighbours, its bias, its weights.
-    findings = [one for one in diagnose(history, spoken) if one.tag in tags]
+    name2findings = {
+        name: [one for one in diagnose(history, spoken) if one.tag in chosen]
+        for name, history in runs.items()
+    }
     if as_json:
-        rows = [{key: asdict(one)[key] for key in _KEYS} for one in findings]
-        click.echo(json.dumps(rows, indent=1, allow_nan=False))
+        rows = [
+            ({"run": name} if len(runs) > 1 else {})
+            | {key: finite(getattr(one, key)) for key in _KEYS}
+            for name, found in name2findings.items()
+            for one in found
+        ]
+        say(json.dumps(rows, indent=1, allow_nan=False))
     else:
-        _print(findings, len(tags))
+        console = console_of()
+        for name, found in name2findings.items():
+            if len(runs) > 1:
+                console.print(f"run {printable(name)}", style="bold underline", markup=False)
+            _print(console, found, len(set(chosen) & set(runs[name])))
+            if len(runs) > 1:
+                console.print()
+    findings = list(chain.from_iterable(name2findings.values()))
     if fail_on and any(
         SEVERITIES.index(one.severity) >= SEVERITIES.index(fail_on) for one in findings
     ):
@@ -90,8 +105,7 @@ def _parse_kinds(texts: Sequence[str]) -> dict[str, str]:
     return kinds
 
 
-def _print(findings: Sequence[Finding], tags: int) -> None:
-    console = console_of()
+def _print(console: Console, findings: Sequence[Finding], tags: int) -> None:
     looked = "1 tag" if tags == 1 else f"{tags} tags"
     if not findings:
         console.print(f"No findings in {looked}.", markup=False)
@@ -119,14 +133,14 @@ def _print_layers(console: Console, findings: Sequence[Finding]) -> None:
     for one in findings:
         layers.setdefault(one.layer, {}).setdefault((one.rule, one.severity), []).append(one)
     for layer, illnesses in layers.items():
-        console.print(f"layer {layer}", style="bold", markup=False)
+        console.print(f"layer {printable(layer)}", style="bold", markup=False)
         for (rule, severity), same in illnesses.items():
             first = same[0]
             steps = f"step {first.first_step}"
             if first.last_step != first.first_step:
                 steps += f" to {first.last_step}"
             line = Text("  ").append(f"{severity} {rule}", style=_STYLES[severity])
-            line.append(f"  {first.tag}, {steps}: {first.message}")
+            line.append(f"  {printable(first.tag)}, {steps}: {first.message}")
             if len(same) > 1:
                 line.append(f" (also {few([one.tag for one in same[1:]])})")
             console.print(line)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fasthist.commands.terminal import progress
+from fasthist.commands.terminal import finite, printable, progress
+from fasthist.hist import Histogram
 from fasthist.packages import require
 from fasthist.tag_series import Series
 
@@ -84,20 +85,23 @@ def _records(chosen: Sequence[Series], step: int | None) -> Iterator[dict[str, A
                 "step": int(steps[i]),
                 "wall_time": float(wall_times[i]),
                 **{name: getattr(histogram, name) for name in _TOLD},
-                "zero_count": None if math.isnan(zeros[i]) else float(zeros[i]),
+                "zero_count": _zeros(histogram, float(zeros[i])),
                 **{name: histogram.quantile(q) for name, q in _QUANTILES.items()},
                 **{name: rows[:, column].tolist() for column, name in enumerate(_ROWS)},
             }
 
 
+def _zeros(histogram: Histogram, told: float) -> float | None:
+    if histogram.zero_count is not None:
+        return histogram.zero_count
+    return None if math.isnan(told) else told
+
+
 def _write_json(records: Iterator[dict[str, Any]]) -> None:
     before = "["
     for record in records:
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in record.items()
-        }
-        sys.stdout.write(f"{before}\n{json.dumps(finite, allow_nan=False)}")
+        row = {name: finite(value) for name, value in record.items()}
+        sys.stdout.write(f"{before}\n{json.dumps(row, allow_nan=False)}")
         before = ","
     sys.stdout.write("\n]\n")
 
@@ -106,7 +110,10 @@ def _write_csv(records: Iterator[dict[str, Any]]) -> None:
     names = ["tag", "step", "wall_time", *_TOLD, "zero_count", *_QUANTILES, *_ROWS]
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
+    is_seen = sys.stdout.isatty()
     for record in records:
+        if is_seen:
+            record["tag"] = printable(record["tag"])
         texts = {name: " ".join(map(repr, record[name])) for name in _ROWS}
         writer.writerow(record | texts)
 

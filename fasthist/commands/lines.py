@@ -1,34 +1,23 @@
-"""What ``fasthist show`` shows: a `Line` for each tag of a run, and the table of them."""
+"""What ``fasthist show`` shows: a `Line` for each tag of a run, and the columns of its table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fasthist.commands.runs import matching
-from fasthist.commands.terminal import number, sparkline
+from fasthist.commands.terminal import Column, number, printable, sparkline
 from fasthist.errors import ArgumentError
-from fasthist.estimates import spread
+from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.history import History
 from fasthist.tag_series import Series
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
 _CELLS = 12
 """Characters of a line of bars."""
-
-_NARROW = 2.0**-19
-"""Of the range: what is narrower holds one value."""
-
-_GAP = 2
-_LEAST_TAG = 24
 
 
 @dataclass(frozen=True)
@@ -53,14 +42,6 @@ class Line:
     is_estimate: bool
 
 
-class _Column(NamedTuple):
-    """How a column is headed and filled, and how soon it makes room where the terminal is narrow: the least first."""
-
-    head: str
-    text: Callable[[Line], str]
-    weight: int
-
-
 def _moment(name: str) -> Callable[[Line], str]:
     return lambda line: "~" * line.is_estimate + number(getattr(line, name))
 
@@ -69,22 +50,22 @@ def _value(name: str) -> Callable[[Line], str]:
     return lambda line: number(getattr(line, name))
 
 
-_COLUMNS = {
-    "tag": _Column("tag", lambda line: line.tag, 99),
-    "steps": _Column("steps", lambda line: f"{line.steps:,}", 6),
-    "step": _Column("at step", lambda line: str(line.step), 2),
-    "num": _Column("num", lambda line: f"{line.num:,.0f}", 5),
-    "mean": _Column("mean", _moment("mean"), 10),
-    "std": _Column("std", _moment("std"), 12),
-    "min": _Column("min", _value("min"), 8),
-    "max": _Column("max", _value("max"), 9),
-    "p1": _Column("1 %", _value("p1"), 3),
-    "p50": _Column("50 %", _value("p50"), 1),
-    "p99": _Column("99 %", _value("p99"), 4),
-    "zeros": _Column("zeros", lambda line: _share(line.zeros), 7),
-    "nan": _Column("NaN", lambda line: number(line.nan), 7),
-    "distribution": _Column("1 % to 99 %", lambda line: line.distribution, 13),
-    "over_time": _Column("std over time", lambda line: line.over_time, 11),
+COLUMNS = {
+    "tag": Column("tag", lambda line: printable(line.tag), 99, is_text=True),
+    "steps": Column("steps", lambda line: f"{line.steps:,}", 6),
+    "step": Column("at step", lambda line: str(line.step), 2),
+    "num": Column("num", lambda line: f"{line.num:,.0f}", 5),
+    "mean": Column("mean", _moment("mean"), 10),
+    "std": Column("std", _moment("std"), 12),
+    "min": Column("min", _value("min"), 8),
+    "max": Column("max", _value("max"), 9),
+    "p1": Column("1 %", _value("p1"), 3),
+    "p50": Column("50 %", _value("p50"), 1),
+    "p99": Column("99 %", _value("p99"), 4),
+    "zeros": Column("zeros", lambda line: _share(line.zeros), 7),
+    "nan": Column("NaN", lambda line: number(line.nan), 7),
+    "distribution": Column("1 % to 99 %", lambda line: line.distribution, 13, is_text=True),
+    "over_time": Column("std over time", lambda line: line.over_time, 11, is_text=True),
 }
 
 
@@ -159,7 +140,7 @@ def _line(series: Series, place: int) -> Line:
         p1=quantiles[0],
         p50=quantiles[1],
         p99=quantiles[2],
-        zeros=_zeros(histogram, float(series.zero_count[place])),
+        zeros=zero_share(histogram, float(series.zero_count[place])),
         nan=_told(histogram.nan_count),
         distribution=_distribution(histogram, quantiles[0], quantiles[2]),
         over_time=sparkline(_stds(series)),
@@ -173,23 +154,6 @@ def _told(value: float | None) -> float:
 
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1%}"
-
-
-def _zeros(histogram: Histogram, told: float) -> float:
-    """Give the share of zeros: as it was written, or what lies in rows around zero that hold nothing else."""
-    if not histogram.num:
-        return math.nan
-    if not math.isnan(told):
-        return told / histogram.num
-    rows = histogram.to_rows()
-    left, right, counts = rows[(rows[:, 0] <= 0) & (rows[:, 1] >= 0)].T
-    if not counts.size:
-        return 0.0
-    # A constant has one row, as wide as float32 can tell from it.
-    reach = max(rows[-1, 1] / 2 - rows[0, 0] / 2, 0.0) if len(rows) > 1 else 2.0**-6
-    if (right / 2 - left / 2 > _NARROW * reach).any():
-        return math.nan
-    return float(counts.sum() / histogram.num)
 
 
 def _distribution(histogram: Histogram, low: float, high: float) -> str:
@@ -208,38 +172,3 @@ def _stds(series: Series) -> list[float]:
     untold = places[np.isnan(stds)]
     found = iter([spread(histogram)[1] for histogram in series[untold]] if untold.size else [])
     return [next(found) if math.isnan(std) else std for std in stds]
-
-
-def table_of(console: Console, lines: Sequence[Line]) -> Table:
-    """Lay lines out; on a terminal, in as many columns as it has room for."""
-    from rich.table import Table
-    from rich.text import Text
-
-    texts = {
-        name: [column.head, *(column.text(line) for line in lines)]
-        for name, column in _COLUMNS.items()
-    }
-    widths = {name: max(map(len, column)) for name, column in texts.items()}
-    if console.is_terminal:
-        room = console.width
-        shown = sorted(_COLUMNS, key=lambda name: _COLUMNS[name].weight)
-        least = min(widths["tag"], _LEAST_TAG)
-        while len(shown) > 2 and least + sum(widths[n] + _GAP for n in shown[:-1]) > room:
-            del shown[0]
-        left = room - sum(widths[name] + _GAP for name in shown[:-1])
-        texts["tag"] = [_shortened(text, max(left, least)) for text in texts["tag"]]
-    else:
-        shown = list(_COLUMNS)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for name in _COLUMNS:
-        if name in shown:
-            is_text = name in ("tag", "distribution", "over_time")
-            table.add_column(texts[name][0], justify="left" if is_text else "right", no_wrap=True)
-    for cells in zip(*(texts[name][1:] for name in _COLUMNS if name in shown), strict=True):
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def _shortened(text: str, room: int) -> str:
-    # The end of a tag tells more than its beginning.
-    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example
-from fasthist.commands.terminal import progress
+from fasthist.commands.terminal import printable, progress, say
 from fasthist.errors import ArgumentError, BucketsError
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     counted with bins="tensorflow", the counts. Else a picture of the sum is made of the ranks' pictures; the share below
     any value is then within 2 % of that of all values.
 
+    Two runs are refused: where one ended before the other began, or most tags are not in both. Names that number the ranks,
+    such as rank0 and rank1, are believed.
+
     What not every rank has is listed and left out, and the exit code is 3, or 0 with --allow-missing. A rank whose shard of a
     tensor is empty writes no histogram of it.
     """
@@ -58,7 +61,7 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     ranks = rank_files.find_ranks(directory)
     _check_out(out, directory)
     lost = rank_files.lost_ranks(ranks)
-    names = f"{len(ranks)} ranks, {ranks[0].name} to {ranks[-1].name}"
+    names = printable(f"{len(ranks)} ranks, {ranks[0].name} to {ranks[-1].name}")
     if lost and not allow_missing:
         msg = (
             f"{directory} has files of {names}, but none of {', '.join(lost)}. Accepted: files of every rank. "
@@ -68,6 +71,7 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     total = sum(path.stat().st_size for rank in ranks for path in rank.paths)
     with progress("reading", total, is_bytes=True) as advance:
         index = rank_files.look_through(ranks, advance)
+    rank_files.check_one_run(ranks, index, allow_missing=allow_missing)
     everyone = (1 << len(ranks)) - 1
     chosen = {key for key, holders in index.holders.items() if allow_missing or holders == everyone}
     if not chosen:
@@ -79,20 +83,20 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     with progress("merging", len(chosen), is_bytes=False) as advance:
         untold = _write(rank_files.collected(ranks, index, chosen), out, advance)
     what = "1 histogram" if len(chosen) == 1 else f"{len(chosen)} histograms"
-    click.echo(f"{out}: {what} of {names}")
-    click.echo(f"Look at them with: tensorboard --logdir {out}")
+    say(f"{out}: {what} of {names}")
+    say(f"Look at them with: tensorboard --logdir {out}")
     missing = rank_files.incomplete(ranks, index)
     if lost or missing:
-        click.echo(
+        say(
             "Summed without some ranks:"
             if allow_missing
             else "Left out, since not every rank has it:"
         )
         for line in [f"no files of {name}" for name in lost] + missing:
-            click.echo(f"  {line}")
+            say(f"  {printable(line)}")
     if untold:
         text = f"fasthist: the files do not tell of {untold} of them how many values were NaN or infinite"
-        click.echo(text, err=True)
+        say(text, err=True)
     if missing and not allow_missing:
         click.get_current_context().exit(LEFT_OUT)
 

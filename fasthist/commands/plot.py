@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import say
 from fasthist.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -95,21 +96,20 @@ def plot(
     else:
         figures.save(figures.draw(layout, theme(dark)), str(out), form)
     count = len(layout.panels)
-    click.echo(f"{out}: {count} picture{'s' * (count != 1)} of kind {kind}")
+    say(f"{out}: {count} picture{'s' * (count != 1)} of kind {kind}")
     if layout.left_out:
-        click.echo(
-            f"fasthist: left out {layout.left_out} more; choose with --tag, or draw more with --max-panels",
-            err=True,
-        )
+        hint = "choose with --tag, or draw more with --max-panels"
+        say(f"fasthist: left out {layout.left_out} more; {hint}", err=True)
 
 
 def _open(paths: tuple[Path, ...], *, skip_corrupt: bool) -> dict[str, History]:
     """Read all runs, named by what tells them apart; those without histograms are left out."""
-    from fasthist.history import History
+    from fasthist.commands.runs import find_all_runs
 
     runs: dict[str, History] = {}
     for path in paths:
-        for run, history in History.open_all(path, skip_corrupt=skip_corrupt).items():
+        for run, history in find_all_runs(path, skip_corrupt=skip_corrupt).items():
+            history.refresh()
             name = run if len(paths) == 1 and run != "." else str(path / run)
             if name in runs:
                 msg = f"{path} is named twice. Accepted: each run once."

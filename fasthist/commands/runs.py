@@ -1,4 +1,4 @@
-"""How commands open what they are told: one run for each path, and some of its tags."""
+"""How commands open what they are told: a run, or all below a directory, and some of its tags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_run(path: Path, *, skip_corrupt: bool) -> History:
     ArgumentError
         There is none, or there are several.
     """
-    found = find_runs(path, skip_corrupt=skip_corrupt)
+    found = find_all_runs(path, skip_corrupt=skip_corrupt)
     if "." in found:
         return found["."]
     if len(found) > 1:
@@ -35,22 +35,67 @@ def find_run(path: Path, *, skip_corrupt: bool) -> History:
     return next(iter(found.values()))
 
 
-def read_run(history: History, advance: Callable[[int], None]) -> None:
-    """Read a run, which must hold histograms.
+def find_all_runs(path: Path, *, skip_corrupt: bool) -> dict[str, History]:
+    """Find every run below a path, by name, and read nothing yet.
 
     Raises
     ------
     ArgumentError
-        It holds none.
-    EventFileError, OSError
-        It cannot be read.
+        There is none.
     """
-    history.refresh(advance)
-    if not history:
-        below = [str(Path(history.path, run)) for run in find_runs(history.path) if run != "."]
+    if is_checkpoint(path):
+        raise ArgumentError(_CHECKPOINT.format(path=path, files=path))
+    try:
+        return find_runs(path, skip_corrupt=skip_corrupt)
+    except ArgumentError:
+        if path.is_dir() and (files := sorted(filter(is_checkpoint, path.iterdir()))):
+            raise ArgumentError(_CHECKPOINT.format(path=path, files=files[0])) from None
+        raise
+
+
+_CHECKPOINT = (
+    "{path} is a checkpoint and not a run. Accepted: a directory of event files, or one of them. "
+    "Write its histograms to a run first: fasthist log {files} --log-dir runs/weights."
+)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is that of a file whose name ends like a checkpoint's."""
+    from fasthist.checkpoints import OPENERS
+
+    # An event file's name may end in anything, but a checkpoint's does not hold this.
+    return (
+        not path.is_dir()
+        and "tfevents" not in path.name
+        and path.name.lower().endswith(tuple(OPENERS))
+    )
+
+
+def read_run(history: History, advance: Callable[[int], None]) -> None:
+    """Read a run, which must hold histograms; errors as those of `read_runs`."""
+    read_runs({history.run: history}, advance)
+
+
+def read_runs(runs: dict[str, History], advance: Callable[[int], None]) -> dict[str, History]:
+    """Read runs; return those that hold histograms.
+
+    Raises
+    ------
+    ArgumentError
+        None does.
+    EventFileError, OSError
+        One cannot be read.
+    """
+    for history in runs.values():
+        history.refresh(advance)
+    filled = {name: history for name, history in runs.items() if history}
+    if not filled:
+        path = next(iter(runs.values())).path
+        below = [str(Path(path, run)) for run in find_runs(path) if run != "." and run not in runs]
         hint = f"Name one of the runs below: {few(below, 8)}." if below else "Were any flushed?"
-        msg = f"{history.path} holds no histograms. Accepted: event files with at least one. {hint}"
+        msg = f"{path} holds no histograms. Accepted: event files with at least one. {hint}"
         raise ArgumentError(msg)
+    return filled
 
 
 def matching(tags: list[str], pattern: str | None) -> list[str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, progress
+from fasthist.commands.terminal import console_of, print_paged, progress, table_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SORTED_BY = (
     "tag", "steps", "step", "num", "mean", "std", "min", "max", "p1", "p50", "p99", "zeros", "nan",
@@ -33,6 +37,9 @@ _EVERY = 1.0
     type=click.Choice(SORTED_BY),
     help=f"Largest first: {', '.join(SORTED_BY)}. Default: as they first appeared.",
 )
+@click.option(
+    "--top", metavar="N", type=click.IntRange(min=1), help="Only the first N lines, after sorting."
+)
 @click.option("--json", "form", flag_value="json", help="Print every step and bucket as JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print every step and bucket as CSV.")
 @click.option(
@@ -44,19 +51,23 @@ _EVERY = 1.0
 @click.option("--follow", is_flag=True, help="Draw it again when something is written.")
 @skip_corrupt_option
 def show(
-    run: Path, pattern: str | None, step: int | None, sort: str | None, form: str | None, parquet: Path | None,
-    *, follow: bool, skip_corrupt: bool,
+    run: Path, pattern: str | None, step: int | None, sort: str | None, top: int | None, form: str | None,
+    parquet: Path | None, *, follow: bool, skip_corrupt: bool,
 ) -> None:  # fmt: skip
     """Show the histograms of a run as a table, a line for each tag.
 
-    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do.
+    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do. What is
+    longer than the terminal goes through the pager that PAGER names.
     """
     from fasthist.commands.export import export
-    from fasthist.commands.lines import check_step, lines_of, table_of
+    from fasthist.commands.lines import COLUMNS, check_step, lines_of
     from fasthist.commands.runs import find_run, matching, read_run
 
     if sum((form is not None, parquet is not None, follow)) > 1:
         msg = "--json or --csv, --parquet and --follow exclude each other"
+        raise click.UsageError(msg)
+    if top is not None and (form or parquet):
+        msg = "--top is for the table: choose what is exported with --tag and --step"
         raise click.UsageError(msg)
     history = find_run(run, skip_corrupt=skip_corrupt)
     with progress("reading", history.nbytes, is_bytes=True) as advance:
@@ -67,14 +78,17 @@ def show(
         export([history[tag] for tag in tags], step, form, parquet)
         return
     console = console_of()
-    table = table_of(console, lines_of(history, pattern, step, sort))
+
+    def table() -> Table:
+        return table_of(console, COLUMNS, lines_of(history, pattern, step, sort)[:top])
+
     if not follow:
-        console.print(table)
+        print_paged(console, table())
         return
     from rich.live import Live
 
-    with Live(table, console=console) as live:
+    with Live(table(), console=console) as live:
         while True:
             time.sleep(_EVERY)
             if history.refresh():
-                live.update(table_of(console, lines_of(history, pattern, step, sort)))
+                live.update(table())

@@ -1,28 +1,136 @@
-"""What commands draw with: a progress bar, a line of small bars, numbers in few digits."""
+"""What commands draw with: text for any terminal, a progress bar, a line of small bars, numbers in few digits."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 
+_PLAIN = dict(zip(_BARS, ".:-=+*%#", strict=True)) | {"…": "~"}
+"""What is drawn instead where the encoding of a stream lacks it."""
+
 _ANY_WIDTH = 1 << 14
+
+_GAP = 2
+_LEAST_TAG = 24
+_LEAST_ROOM = 8
+
+
+def print_anything() -> None:
+    """Let stdout and stderr print any text in any encoding, plainer or escaped where there is no other way."""
+    codecs.register_error("fasthist", _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="fasthist")
+
+
+def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (error.object[error.start] in _PLAIN):
+        return _PLAIN[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey instead of showing it, such as line ends and colour codes.
+
+    Examples
+    --------
+    >>> print(printable("fc\x1b[31m/größe"))
+    fc\x1b[31m/größe
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line in the encoding of stdout or stderr, where click takes ASCII for a mistake and prints UTF-8."""
+    click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def console_of() -> Console:
     """Give stdout, which breaks no line unless it is a terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _ANY_WIDTH
     return console
+
+
+class Column(NamedTuple):
+    """How a column is headed and filled, and how soon it makes room where the terminal is narrow: the least first."""
+
+    head: str
+    text: Callable[[Any], str]
+    weight: int
+    is_text: bool = False
+
+
+def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[Any]) -> Table:
+    """Lay lines out; on a terminal, in as many columns as it has room for, of which "tag" is always one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = {
+        name: [column.head, *(column.text(line) for line in lines)]
+        for name, column in columns.items()
+    }
+    shown = list(columns)
+    if console.is_terminal:
+        if "run" in texts:
+            texts["run"] = [_shortened(text, _LEAST_TAG) for text in texts["run"]]
+        widths = {name: max(map(len, column)) for name, column in texts.items()}
+        shown.sort(key=lambda name: columns[name].weight)
+        least = min(widths["tag"], _LEAST_TAG)
+        while len(shown) > 2 and least + sum(widths[n] + _GAP for n in shown[:-1]) > console.width:
+            del shown[0]
+        left = console.width - sum(widths[name] + _GAP for name in shown[:-1])
+        texts["tag"] = [_shortened(text, max(left, _LEAST_ROOM)) for text in texts["tag"]]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    kept = [name for name in columns if name in shown]
+    for name in kept:
+        justify: Literal["left", "right"] = "left" if columns[name].is_text else "right"
+        table.add_column(texts[name][0], justify=justify, no_wrap=True)
+    for cells in zip(*(texts[name][1:] for name in kept), strict=True):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _shortened(text: str, room: int) -> str:
+    # The end of a tag tells more than its beginning.
+    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+
+
+def print_paged(console: Console, table: Table) -> None:
+    """Print a table, through the user's pager if it is longer than the terminal."""
+    if not console.is_terminal or console.is_dumb_terminal or table.row_count < console.height - 1:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    click.echo_via_pager(captured.get().rstrip())
+
+
+def shows_progress() -> bool:
+    """Whether stderr is a terminal on which a bar can move."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 @contextlib.contextmanager
@@ -48,7 +156,7 @@ def progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not shows_progress(),
     ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda amount: bar.advance(task, amount)
@@ -89,7 +197,12 @@ def number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
+def finite(value: Any) -> Any:
+    """Return a value for JSON, which has no number for NaN and infinities: None for these."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def few(texts: list[str], most: int = 3) -> str:
     """Join the first few, and say how many more there are."""
     more = len(texts) - most
-    return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(map(printable, texts[:most])) + (f"; and {more} more" if more > 0 else "")

@@ -2,17 +2,94 @@
 
 Numba looks for a place beside the source file, then in the user's cache directory (``NUMBA_CACHE_DIR`` goes before
 both). Where it finds none, as in a container of which nothing can be written, kernels are compiled in every process.
+
+Whoever waits for longer than a second is told why, once in a process, by a warning of the logger ``fasthist``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
+
+_PATIENCE = 1.0
+"""Seconds of compiling before anything is said."""
+
+
+class _Notice(event.Listener):
+    """Tells who waits that kernels are compiled; Numba reports none that comes from the cache.
+
+    Numba compiles one kernel at a time, and reports every step of it: no timer is needed, nor a thread that could
+    outlive the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self.is_cached = True
+        self.on_kernel: Callable[[], None] | None = None
+        self._depth = 0
+        self._began = 0.0
+        self._waited = 0.0
+        self._is_due = True
+
+    def on_start(self, report: event.Event) -> None:
+        """Say something if it has taken long by now."""
+        if _is_kernel(report):
+            if not self._depth:
+                self._began = time.monotonic()
+            self._depth += 1
+        if not self._depth or not self._is_due or self.on_kernel is not None:
+            return
+        if self._waited + time.monotonic() - self._began > _PATIENCE:
+            self._is_due = False
+            often = (
+                "once"
+                if self.is_cached
+                else "in every process, for its cache can be written nowhere (NUMBA_CACHE_DIR sets where)"
+            )
+            logging.getLogger("fasthist").warning(
+                "fasthist: compiling kernels for this machine, %s; this takes some ten seconds. "
+                "To do it ahead, run: fasthist warmup",
+                often,
+            )
+
+    def on_end(self, report: event.Event) -> None:
+        """Add up what was waited for."""
+        if not _is_kernel(report):
+            return
+        self._depth -= 1
+        if not self._depth:
+            self._waited += time.monotonic() - self._began
+        if self.on_kernel is not None:
+            self.on_kernel()
+
+
+def _is_kernel(report: event.Event) -> bool:
+    if report.kind != "numba:compile":
+        return False
+    module: str = report.data["dispatcher"].py_func.__module__
+    return module.startswith("fasthist.")
+
+
+_NOTICE = _Notice()
+for _kind in ("numba:compile", "numba:run_pass"):
+    event.register(_kind, _NOTICE)  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def each_compiled(on_kernel: Callable[[], None]) -> Iterator[None]:
+    """Call a function for each kernel that is compiled, instead of the warning."""
+    _NOTICE.on_kernel = on_kernel
+    try:
+        yield
+    finally:
+        _NOTICE.on_kernel = None
 
 
 def _digest() -> str:
@@ -34,6 +111,7 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
+            _NOTICE.is_cached = False
             return numba.njit(nogil=True, **options)(function)
         # Numba looks at the file of a kernel only, and would run what it once inlined from another. Nothing public
         # tells it more, and a version of Numba without these names is no worse than without this.
