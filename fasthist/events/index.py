@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.errors import EventFileError
-from fasthist.events.finding import Form, FoundEvent, RunFiles, restore
+from fasthist.events.finding import Form, FoundEvent, Restart, RunFiles, restore
 from fasthist.events.parsing import Moments, read_moments, read_rows
 from fasthist.events.record import HEADER
 from fasthist.events.restoring import Numbers, Specials, regular_numbers
@@ -25,6 +25,7 @@ from fasthist.hist import Histogram
 
 _NUMBERS = (
     "num", "min", "max", "sum", "sum_squares", "zero_count", "nan_count", "posinf_count", "neginf_count",
+    "uncounted",
 )  # fmt: skip
 
 ENTRY = np.dtype(
@@ -36,7 +37,7 @@ its numbers, NaN for one that the file does not tell."""
 
 _PLACE = ("file", "form", "offset", "size")
 _SPECIALS = ("nan_count", "posinf_count", "neginf_count")
-_pack = struct.Struct("=qdiiqq9d").pack
+_pack = struct.Struct("=qdiiqq10d").pack
 
 # Forms: of no finite value, which has no bytes; the older one; rows.
 _EMPTY, _MOMENTS, _ROWS = range(3)
@@ -113,10 +114,9 @@ class RunIndex:
         told = self._run.files[path].offset if path in self._run.files else 0
         try:
             for event, histograms in events:
-                if event.restarts:
-                    self._restart(event.step)
-                else:
-                    self._take(path, event, histograms)
+                if event.restart is not None:
+                    self._restart(event.step, event.restart)
+                self._take(path, event, histograms)
                 offset = self._run.files[path].offset
                 if offset - told >= _TELLING:
                     advance(offset - told)
@@ -128,7 +128,7 @@ class RunIndex:
         self, path: str, event: FoundEvent, histograms: Sequence[Numbers | Histogram]
     ) -> None:
         number = self._numbers.setdefault(path, len(self._numbers))
-        for (tag, (begin, end), form, specials, share), histogram in zip(
+        for (tag, (begin, end), form, _, share), histogram in zip(
             event.histograms, histograms, strict=True
         ):
             kind = _EMPTY if form is None else _MOMENTS if isinstance(form, Moments) else _ROWS
@@ -145,17 +145,25 @@ class RunIndex:
                 _told(histogram.sum),
                 _told(histogram.sum_squares),
                 share * histogram.num,
-                *map(_told, specials),
+                _told(histogram.nan_count),
+                _told(histogram.posinf_count),
+                _told(histogram.neginf_count),
+                _told(histogram.uncounted),
             )
             if tag in self._news:
                 self._news[tag] += entry
             else:
                 self._news[tag] = bytearray(entry)
 
-    def _restart(self, step: int) -> None:
+    def _restart(self, step: int, restart: Restart) -> None:
         self._merge()
-        kept = {tag: table[table["step"] < step] for tag, table in self.tables.items()}
-        self.tables = {tag: table for tag, table in kept.items() if table.size}
+        tables = dict(self.tables)
+        for tag in tables if restart.tags is None else restart.tags & tables.keys():
+            stays = tables[tag]["step"] < step
+            if tag in restart.stays:
+                stays |= tables[tag]["form"] == _ROWS
+            tables[tag] = tables[tag][stays]
+        self.tables = {tag: table for tag, table in tables.items() if table.size}
 
     def _merge(self) -> None:
         """Put what is new into the tables, which are made anew."""
