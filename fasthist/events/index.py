@@ -66,6 +66,7 @@ class RunIndex:
         self._run = RunFiles(regular_numbers, skip_corrupt=skip_corrupt)
         self._numbers: dict[str, int] = {}  # of the files in the tables, by path
         self._news: dict[str, bytearray] = {}
+        self._hidden: dict[str, NDArray[Any]] = {}  # rows with a later histogram of their step
 
     @property
     def corrupt_count(self) -> int:
@@ -159,10 +160,14 @@ class RunIndex:
         self._merge()
         tables = dict(self.tables)
         for tag in tables if restart.tags is None else restart.tags & tables.keys():
-            stays = tables[tag]["step"] < step
+            table = tables[tag]
             if tag in restart.stays:
-                stays |= tables[tag]["form"] == _ROWS
-            tables[tag] = tables[tag][stays]
+                table = table[(table["step"] < step) | (table["form"] == _ROWS)]
+                if tag in self._hidden:  # by what is forgotten now, perhaps
+                    table = self._by_step(tag, np.concatenate((self._hidden[tag], table)))
+            else:
+                table = table[table["step"] < step]
+            tables[tag] = table
         self.tables = {tag: table for tag, table in tables.items() if table.size}
 
     def _merge(self) -> None:
@@ -174,13 +179,23 @@ class RunIndex:
             table = np.frombuffer(news, ENTRY)
             if tag in tables:
                 table = np.concatenate((tables[tag], table))
-            order = table["step"].argsort(kind="stable")
-            steps = table["step"][order]
-            table = table[order[np.append(steps[1:] != steps[:-1], True)]]
-            table.setflags(write=False)
-            tables[tag] = table
+            tables[tag] = self._by_step(tag, table)
         self._news = {}
         self.tables = tables
+
+    def _by_step(self, tag: str, table: NDArray[Any]) -> NDArray[Any]:
+        """Sort by step, and keep the last of each; rows among the others are remembered."""
+        table = table[table["step"].argsort(kind="stable")]
+        is_last = _ends(table["step"])
+        hidden = table[~is_last & (table["form"] == _ROWS)]
+        if hidden.size:
+            if tag in self._hidden:
+                hidden = np.concatenate((self._hidden[tag], hidden))
+                hidden = hidden[hidden["step"].argsort(kind="stable")]
+            self._hidden[tag] = hidden[_ends(hidden["step"])]
+        table = table[is_last]
+        table.setflags(write=False)
+        return table
 
     def restore(self, entries: NDArray[Any]) -> list[Histogram]:
         """Read histograms again.
@@ -222,6 +237,11 @@ class RunIndex:
                 read = read_moments if form == _MOMENTS else read_rows
                 found.append(read(data, (0, size)))
         return found
+
+
+def _ends(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of sorted steps which are the last of their kind."""
+    return np.append(steps[1:] != steps[:-1], steps.size > 0)[: steps.size]
 
 
 def _told(value: float | None) -> float:
