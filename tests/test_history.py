@@ -274,6 +274,25 @@ def test_a_restart_forgets_rows_of_our_own(tmp_path):
     assert History.open(tmp_path)["w"].steps.tolist() == [0, 1, 2, 3]
 
 
+def test_a_restart_keeps_histograms_and_counts_of_nan_together(tmp_path):
+    """It writes the last value of each tag again, and a count of NaN may be from an earlier step than its histogram."""
+    values = {2: [1, 2, np.inf], 3: [1, 2, np.nan], 4: [3.0, 5], 7: [1, np.nan, np.inf]}
+    for begin in (0, 2):
+        log_dir = tmp_path / str(begin)
+        steps = [step for step in values if step >= begin and step != (4 if begin else None)]
+        with SummaryWriter(log_dir) as writer:
+            for step in steps:
+                writer.add_histogram("a", values[step], step)
+        first = History.open(log_dir)["a"]
+        expected = {step: first.at(step) for step in steps if step < 5}
+        for _ in range(2):
+            with SummaryWriter(log_dir, purge_step=5) as writer:
+                writer.add_histogram("b", [1.0], 5)
+        series = History.open(log_dir)["a"]
+        assert dict(zip(series.steps.tolist(), series, strict=True)) == expected
+        assert [h.nan_count for h in series] == [0, 1, 0][: len(expected)]
+
+
 def test_a_restart_forgets_what_hid_rows_of_others_and_not_them(tmp_path):
     """Rows and another form at one step, which EventAccumulator keeps apart."""
     rows = histogram_tensor_value("w", np.array([[0.0, 1, 2], [1, 2, 3]]))

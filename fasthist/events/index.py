@@ -187,6 +187,15 @@ class RunIndex:
         """Sort by step, and keep the last of each; rows among the others are remembered."""
         table = table[table["step"].argsort(kind="stable")]
         is_last = _ends(table["step"])
+        # Of an event that a restart has written again, counts of NaN and infinities may stand alone.
+        same = (table["step"][1:] == table["step"][:-1]) & (
+            table["wall_time"][1:] == table["wall_time"][:-1]
+        )
+        (again,) = (same & is_last[1:] & (table["form"][1:] == _EMPTY)).nonzero()
+        if again.size:
+            for name in _SPECIALS:
+                table[name][again] = np.fmax(table[name][again], table[name][again + 1])
+            is_last[again], is_last[again + 1] = True, False
         hidden = table[~is_last & (table["form"] == _ROWS)]
         if hidden.size:
             if tag in self._hidden:
