@@ -10,9 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
@@ -42,6 +40,7 @@ from fasthist.events.restoring import (
     from_rows,
     regular,
 )
+from fasthist.events.stored import is_dir, join, walk
 from fasthist.hist import Histogram
 
 Form = Moments | NDArray[Any] | None
@@ -335,29 +334,20 @@ def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
 
 def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
     """Give the names of runs below a directory and the paths of their files, in order; or the one file."""
-    if not Path(log_dir).is_dir():
+    if not is_dir(log_dir):
         return [(".", [log_dir])]
     found = []
-    seen: set[tuple[int, int]] = set()
-    # Runs are often links to directories elsewhere; one that leads back up must not be followed for ever.
-    for directory, inner, names in os.walk(log_dir, followlinks=True):
-        status = Path(directory).stat()
-        place = (status.st_dev, status.st_ino)
-        if place in seen:
-            inner.clear()
-            continue
-        seen.add(place)
-        inner.sort()
-        paths = event_files(directory, names)
+    for run, names in walk(log_dir):
+        paths = event_files(join(log_dir, run), names)
         if paths:
-            found.append((Path(directory).relative_to(log_dir).as_posix(), paths))
+            found.append((run, paths))
     return sorted(found)
 
 
 def event_files(directory: str, names: Iterable[str]) -> list[str]:
     """Give the paths of the event files among these names, in the order in which they were begun; a profiler's are none."""
     return [
-        str(Path(directory, name))
+        join(directory, name)
         for name in sorted(names)
         if "tfevents" in name and not name.endswith(".profile-empty")
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from fasthist.events.finding import Form, FoundEvent, Restart, RunFiles, restore
 from fasthist.events.parsing import Moments, read_moments, read_rows
 from fasthist.events.record import HEADER
 from fasthist.events.restoring import Numbers, Specials, regular_numbers
+from fasthist.events.stored import Stored, open_file
 from fasthist.hist import Histogram
 
 _NUMBERS = (
@@ -232,15 +232,16 @@ class RunIndex:
         paths = list(self._numbers)
         found: list[Form] = []
         with contextlib.ExitStack() as opened:
-            files: dict[int, int] = {}
+            files: dict[int, Stored] = {}
             for number, form, offset, size in entries[list(_PLACE)].tolist():
                 if form == _EMPTY:
                     found.append(None)
                     continue
                 if number not in files:
-                    files[number] = os.open(paths[number], os.O_RDONLY)
-                    opened.callback(os.close, files[number])
-                data = os.pread(files[number], size, offset)
+                    files[number] = open_file(paths[number])
+                    opened.callback(files[number].close)
+                files[number].seek(offset)
+                data = files[number].read(size)
                 if len(data) < size:
                     raise EventFileError(paths[number], offset, "the file has become shorter")
                 read = read_moments if form == _MOMENTS else read_rows
