@@ -31,10 +31,15 @@ def spread(histogram: Histogram) -> tuple[float, float, bool]:
     left, right, counts = histogram.to_rows().T
     share = counts / counts.sum()
     middle = left / 2 + right / 2
-    found = float(share @ middle)
-    with np.errstate(over="ignore"):
-        variance = float(share @ ((middle - found) ** 2 + (right - left) ** 2 / 12))
-    return found, math.sqrt(variance), False
+    # In units of the largest distance, for squares overflow long before the deviation does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(share @ middle)
+        far, wide = np.abs(middle - found), right / 2 - left / 2
+        unit = float(max(far.max(), wide.max()))
+        if not 0 < unit < math.inf:
+            return found, unit, False
+        variance = float(share @ ((far / unit) ** 2 + (wide / unit) ** 2 / 3))
+    return found, unit * math.sqrt(variance), False
 
 
 def l2_norm(histogram: Histogram) -> float:

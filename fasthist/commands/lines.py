@@ -48,6 +48,7 @@ class Line:
     p99: float
     zeros: float
     nan: float
+    uncounted: int
     distribution: str
     over_time: str
     is_estimate: bool
@@ -82,7 +83,7 @@ _COLUMNS = {
     "p50": _Column("50 %", _value("p50"), 1),
     "p99": _Column("99 %", _value("p99"), 4),
     "zeros": _Column("zeros", lambda line: _share(line.zeros), 7),
-    "nan": _Column("NaN", lambda line: number(line.nan), 7),
+    "nan": _Column("NaN", lambda line: "~" * (line.uncounted > 0) + number(line.nan), 7),
     "distribution": _Column("1 % to 99 %", lambda line: line.distribution, 13),
     "over_time": _Column("std over time", lambda line: line.over_time, 11),
 }
@@ -145,6 +146,7 @@ def check_step(history: History, tags: list[str], step: int | None) -> None:
 
 def _line(series: Series, place: int) -> Line:
     histogram = series[place]
+    uncounted = histogram.uncounted or 0
     mean, std, is_told = spread(histogram)
     quantiles = [_told(histogram.quantile(q)) for q in (0.01, 0.5, 0.99)]
     return Line(
@@ -160,7 +162,8 @@ def _line(series: Series, place: int) -> Line:
         p50=quantiles[1],
         p99=quantiles[2],
         zeros=_zeros(histogram, float(series.zero_count[place])),
-        nan=_told(histogram.nan_count),
+        nan=(histogram.nan_count or 0) + uncounted if uncounted else _told(histogram.nan_count),
+        uncounted=uncounted,
         distribution=_distribution(histogram, quantiles[0], quantiles[2]),
         over_time=sparkline(_stds(series)),
         is_estimate=not is_told,

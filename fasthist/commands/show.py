@@ -49,7 +49,8 @@ def show(
 ) -> None:  # fmt: skip
     """Show the histograms of a run as a table, a line for each tag.
 
-    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do.
+    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do;
+    under NaN, values that are not counted in a file of another library: NaN, infinite or beyond its buckets.
     """
     from fasthist.commands.export import export
     from fasthist.commands.lines import check_step, lines_of, table_of
