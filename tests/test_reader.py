@@ -280,6 +280,10 @@ def test_a_count_that_float32_rounds_is_unknown(tmp_path):
     first, second = (row.histogram for row in fasthist.read(tmp_path))
     assert (first.nan_count, first.neginf_count, first.posinf_count) == (None, 2**24 - 1, None)
     assert (second.num, second.nan_count, second.posinf_count) == (0, None, 0)
+    assert (first.uncounted, second.uncounted) == (2**24, 2**24)  # at least
+    assert {finding.rule for finding in fasthist.diagnose(fasthist.History.open(tmp_path))} == {
+        "nonfinite"
+    }
 
 
 def test_others_scalars_are_scalars(tmp_path):
@@ -563,6 +567,7 @@ def test_unpacked_and_split_arrays(tmp_path):
         ([[DBL_MAX, DBL_MAX, 3]], [UP(DBL_MAX, 0), DBL_MAX], [3], (DBL_MAX, DBL_MAX)),
         ([[0, DBL_MAX, 1], [DBL_MAX, DBL_MAX, 3]], [0, DBL_MAX], [4], (0, DBL_MAX)),
         ([[0, 1, 0.5], [2, 3, 4]], [0, 1, 2, 3], [0.5, 0, 4], (0, 3)),
+        ([[2, 3, 1], [0, 1, 2], [5, 4, 0]], [0, 1, 2, 3], [2, 0, 1], (0, 3)),
     ],
 )
 def test_rows(tmp_path, rows, edges, counts, ends):

@@ -32,9 +32,11 @@ from fasthist.events.parsing import (
 )
 from fasthist.events.recordfile import RecordFile
 from fasthist.events.restoring import (
+    EXACT,
     NONE,
     UNTOLD,
     Specials,
+    beside,
     empty,
     from_moments,
     from_rows,
@@ -51,9 +53,6 @@ Restored = TypeVar("Restored")
 
 _SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
 _ZEROS = b"/zero_fraction"
-
-# A float32 holds whole numbers below this one exactly.
-_EXACT = 2.0**24
 
 # Bytes of events that are restored together: some 70 histograms, which numpy takes a third of the time for.
 _BATCH = 1 << 18
@@ -296,12 +295,12 @@ class RunFiles(Generic[Restored]):
 
 
 def _specials(counts: list[float]) -> Specials:
-    first, second, third = (int(one) if _is_count(one) and one < _EXACT else None for one in counts)
+    first, second, third = (int(one) if _is_count(one) and one < EXACT else None for one in counts)
     return first, second, third
 
 
 def _is_count(value: float) -> bool:
-    return value >= _EXACT or (value >= 0 and value.is_integer())
+    return value >= EXACT or (value >= 0 and value.is_integer())
 
 
 def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
@@ -320,7 +319,7 @@ def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
 
 def _restore(form: Form, specials: Specials) -> Histogram:
     if form is None:
-        return empty(0, specials, 0.0, 0.0)
+        return empty(beside(specials), specials, 0.0, 0.0)
     if isinstance(form, Moments):
         return from_moments(form, specials)
     return from_rows(form, specials)

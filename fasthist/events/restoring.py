@@ -18,6 +18,9 @@ from fasthist.hist import Histogram
 Specials = tuple[int | None, int | None, int | None]
 """How many NaN, +infinity and -infinity; None where nothing tells."""
 
+EXACT = 2.0**24
+"""Whole numbers below this one are exact in the float32 of a scalar."""
+
 UNTOLD: Specials = (None, None, None)
 NONE: Specials = (0, 0, 0)
 
@@ -238,11 +241,16 @@ def _missing(
     """
     low, high, said, *_ = numbers
     if said == num == total:
-        return 0, specials
+        return beside(specials), specials
     told = max(total, said if said < _WHOLE else 0)
     if told > num and isinstance(num, int):
         return int(told - num), _ruled_out(low, high, specials)
     return None, specials
+
+
+def beside(specials: Specials) -> int:
+    """Give how many values there are at least of kinds whose count is told, but too large for the scalar that tells it."""
+    return 0 if None not in specials or specials == UNTOLD else int(EXACT)
 
 
 def _ruled_out(low: float, high: float, specials: Specials) -> Specials:
@@ -288,7 +296,7 @@ def from_rows(rows: NDArray[Any], specials: Specials = UNTOLD) -> Histogram:
     """
     rows = rows.astype(np.float64)
     counts, num = _counted(rows[:, 2])
-    uncounted = None if None in specials else 0
+    uncounted = None if specials == UNTOLD else beside(specials)
     if (
         num
         and counts.item(0)
@@ -336,10 +344,11 @@ def _laid_out(
     """Give edges that increase and the counts between them, and the outer ends of what is not empty; or raise MessageError."""
     ends = rows[:, :2].ravel()
     if not _all(ends[1:] >= ends[:-1]):
-        rows, counts = rows[counts > 0], counts[counts > 0]
-        ends = rows[:, :2].ravel()
+        rows = rows[rows[:, 2] > 0]
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        counts, ends = _counted(rows[:, 2])[0], rows[:, :2].ravel()
         if not _all(ends[1:] >= ends[:-1]):
-            msg = "the edges of the histogram's buckets go backwards"
+            msg = "the edges of the histogram's buckets go backwards, or one begins in another"
             raise MessageError(msg)
     filled = counts.nonzero()[0]
     low, high = ends.item(2 * filled[0]), ends.item(2 * filled[-1] + 1)
