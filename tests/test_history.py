@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from event_files import all_events, files
+from event_files import Event, all_events, files
 from lives import accumulated_steps, write_history
 from loaders import python_loader
 from real_writers import DATA, expected
@@ -23,6 +23,7 @@ from fasthist.events.messages import (
     histogram_tensor_value,
     histogram_value,
     purge_events,
+    scalar_value,
     summary_event,
 )
 from fasthist.events.record import frame
@@ -258,6 +259,26 @@ def test_random_histories_of_lives(tmp_path, need):
             continue
         found = {tag: series.steps.tolist() for tag, series in History.open(log_dir).items()}
         assert found == accumulated_steps(log_dir), (number, *lives)
+
+
+@pytest.mark.parametrize(
+    "version", [None, "brain.Event:1", "brain.Event:2", "brain.Event:3.5", "2", "two", "é"]
+)
+def test_every_version_of_a_file(tmp_path, version):
+    """Before the second one, a step back says that the tags of its event began anew, and a start of a session nothing."""
+    head = [] if version is None else [Event(file_version=version).SerializeToString()]
+    value = {tag: histogram_value(tag, **fasthist.histogram([1.0, 4.0]).to_raw()) for tag in "ab"}
+    payloads = [
+        *[summary_event(value.values(), 1.0, step) for step in (0, 1, 2, 3, 4)],
+        summary_event([value["a"]], 1.0, 2),
+        summary_event([scalar_value("b", 0.5)], 1.0, 3),
+        purge_events(1.0, 1)[1],
+        summary_event([value["b"]], 1.0, 1),
+    ]
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(b"".join(map(frame, head + payloads)))
+    found = {tag: series.steps.tolist() for tag, series in History.open(tmp_path).items()}
+    assert found == accumulated_steps(tmp_path)
 
 
 def test_a_restart_forgets_rows_of_our_own(tmp_path):

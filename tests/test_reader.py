@@ -766,6 +766,7 @@ def test_runs_and_files_in_order(tmp_path):
         ("b", "10", 5),
     ]:
         put(tmp_path / run, histogram_event(step), name=f"events.out.tfevents.{name}")
+    put(tmp_path / "a", histogram_event(9), name="events.out.tfevents.9.profile-empty")
     (tmp_path / "a" / "notes.txt").write_text("no event file")
     put(tmp_path / "a", histogram_event(9), name="events.out")
     found = [(row.run, row.step) for row in fasthist.read(tmp_path)]
