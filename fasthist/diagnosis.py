@@ -89,7 +89,8 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     -----
     Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is only
     looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine enough,
-    or not judged: TensorFlow's 30 equal ones tell no zeros, and only fasthist's files tell of NaN and infinities.
+    or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell that there are some, by
+    extremes or edges that are not finite, and TensorFlow's rows not how many.
     At most 48 histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
 
     Examples
@@ -104,11 +105,11 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     vanishing_gradient warning fc1 the root mean square of the gradient is 2.2e-09, below 1e-07
     underflow warning fc1 100.0% of the gradient that is not zero is at most 2**-24, more than 30%
     """
-    readings = [Reading(series, role(tag, kinds)) for tag, series in history.items()]
-    layers = {one.tag: one.role.layer for one in readings}
-    run = Readings(readings)
     found = []
     with np.errstate(over="ignore", invalid="ignore"):  # of a run that explodes
+        readings = [Reading(series, role(tag, kinds)) for tag, series in history.items()]
+        layers = {one.tag: one.role.layer for one in readings}
+        run = Readings(readings)
         for name, rule in RULES.items():
             text = texts()[name]
             for hit in rule(run, text):

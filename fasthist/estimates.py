@@ -34,9 +34,9 @@ def spread(histogram: Histogram) -> tuple[float, float, bool]:
     left, right, counts = histogram.to_rows().T
     share = counts / counts.sum()
     middle = left / 2 + right / 2
-    found = float(share @ middle)
     # In units of the largest distance, for squares overflow long before the deviation does.
     with np.errstate(over="ignore", invalid="ignore"):
+        found = float(share @ middle)
         far, wide = np.abs(middle - found), right / 2 - left / 2
         unit = float(max(far.max(), wide.max()))
         if not 0 < unit < math.inf:

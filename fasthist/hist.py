@@ -24,7 +24,15 @@ EXPONENTS = range(-127, 129)
 
 CastFormat = Literal["float16", "float8_e4m3fn", "float8_e5m2"]
 
-_SHOWN = ["zero_count", "nan_count", "posinf_count", "neginf_count", "below_count", "above_count"]
+_SHOWN = [
+    "zero_count",
+    "nan_count",
+    "posinf_count",
+    "neginf_count",
+    "below_count",
+    "above_count",
+    "uncounted",
+]
 
 Outline = Rows | Callable[[], Rows] | None
 
@@ -56,6 +64,9 @@ class Histogram(Conversions):
         whose sums are infinite and of opposite sign.
     zero_count, nan_count, posinf_count, neginf_count : int or None
         Values equal to zero (counted in `num` too), and values counted nowhere else.
+    uncounted : int or None
+        Values that a file tells of and that none of the counts above holds: NaN, infinite, or beyond the buckets of who
+        wrote it. At least so many, for TensorFlow 2's rows tell only that there are some. 0 for a tensor counted here.
     exponent_counts : uint64[256] or None
         Non-zero finite values by binary exponent: element ``e + 127`` counts ``2**e <= |x| < 2**(e + 1)``;
         the first also everything smaller (float32's subnormals), the last everything larger.
@@ -91,6 +102,7 @@ class Histogram(Conversions):
     exponent_counts: NDArray[np.uint64] | None = field(metadata=SUM)
     cast_losses: NDArray[np.uint64] | None = field(metadata=SUM)
     outlined: Outline = field(default_factory=lambda: None)
+    uncounted: int | None = field(default=0, metadata=SUM)
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.exponent_counts, self.cast_losses, self.outlined):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from fasthist.errors import ArgumentError
 from fasthist.events.finding import event_files, run_files
 from fasthist.events.index import RunIndex
+from fasthist.events.stored import check_exists, is_dir, join, names_in, size_of
 from fasthist.plots import figures
 from fasthist.plots.notebook import history_to_html
 from fasthist.plots.panels import MAX_PANELS
@@ -31,8 +31,9 @@ class History(Mapping[str, Series]):
 
     Notes
     -----
-    Where a run was continued at an earlier step with ``purge_step``, what its first life wrote from there on is left
-    out, as TensorBoard leaves it out.
+    Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote from
+    there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows written by
+    fasthist are left out with the rest, as on TensorBoard's page.
 
     Examples
     --------
@@ -71,7 +72,7 @@ class History(Mapping[str, Series]):
         Parameters
         ----------
         path : str or os.PathLike
-            A directory, with all directories in it, of which each is a run; or one file.
+            A directory, with all directories in it, of which each is a run; or one file; or the URL of either.
         run : str, optional
             Which run below `path`. Default: the only one.
         skip_corrupt : bool
@@ -126,7 +127,7 @@ class History(Mapping[str, Series]):
     @property
     def nbytes(self) -> int:
         """Bytes of the run's files, as they are now."""
-        return sum(Path(path).stat().st_size for path in self._paths())
+        return sum(map(size_of, self._paths()))
 
     def refresh(self, advance: Callable[[int], None] | None = None) -> bool:
         """Read what was written since.
@@ -207,10 +208,9 @@ class History(Mapping[str, Series]):
         )
 
     def _paths(self) -> list[str]:
-        directory = Path(self.path)
-        if not directory.is_dir():
+        if not is_dir(self.path):
             return [self.path]
-        return event_files(self.path, [path.name for path in directory.iterdir()])
+        return event_files(self.path, names_in(self.path))
 
     def __getitem__(self, tag: str) -> Series:
         return self._series[tag]
@@ -231,7 +231,7 @@ class History(Mapping[str, Series]):
     @property
     def _name(self) -> str:
         """The run's name, or that of its directory."""
-        return Path(self.path).resolve().name if self.run == "." else self.run
+        return os.path.basename(os.path.abspath(self.path)) if self.run == "." else self.run  # noqa: PTH100, PTH119 - URLs too
 
 
 def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> dict[str, History]:
@@ -243,13 +243,10 @@ def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> di
         There is no such directory or file, or no event file in it.
     """
     name = os.fsdecode(path)
-    if not Path(name).exists():
-        msg = f"{name} is not there. Accepted: a directory or an event file. Hint: paths are taken from {Path.cwd()}."
-        raise ArgumentError(msg)
+    check_exists(name)
+    is_file = not is_dir(name)
     found = {
-        run: History(
-            str(Path(name, run)) if Path(name).is_dir() else name, run, skip_corrupt=skip_corrupt
-        )
+        run: History(name if is_file else join(name, run), run, skip_corrupt=skip_corrupt)
         for run, _ in run_files(name)
     }
     if not found:

@@ -167,7 +167,7 @@ class Reading:
     bad_steps : int64[k]
         Steps at which some value is NaN or infinite.
     bad_counts, inf_counts : float64[k]
-        How many, and how many of them are infinite.
+        How many, and how many of them are infinite; of another library's file, those that it does not count there.
     """
 
     series: Series
@@ -177,8 +177,11 @@ class Reading:
     def __post_init__(self) -> None:
         series = self.series
         self.tag = series.tag
-        infinite = np.nan_to_num(series.posinf_count) + np.nan_to_num(series.neginf_count)
-        bad = np.nan_to_num(series.nan_count) + infinite
+        nan, infinite = series.nan_count, series.posinf_count + series.neginf_count
+        # What finite extremes rule out is 0; the rest may be what is not counted.
+        missing = np.where(np.isnan(nan + infinite), np.nan_to_num(series.uncounted), 0.0)
+        bad = np.maximum(np.nan_to_num(nan) + np.nan_to_num(infinite), missing)
+        infinite = np.where(nan == 0, bad, np.nan_to_num(infinite))
         self.bad_steps, self.bad_counts = series.steps[bad > 0], bad[bad > 0]
         self.inf_counts = infinite[bad > 0]
         self.last_logged = int(series.steps[-1]) if len(series) else 0
@@ -189,10 +192,15 @@ class Reading:
         self.mean, self.std = series.mean[self._kept], series.std[self._kept]
         with np.errstate(over="ignore"):
             self.rms = np.sqrt(series.sum_squares[self._kept] / self.num)
-        for place in np.flatnonzero(np.isnan(self.rms)):  # rows tell no sums
-            mean, std, _ = spread(series[int(self._kept[place])])
-            self.mean[place], self.std[place] = mean, std
-            self.rms[place] = np.hypot(mean, std)
+        # Rows tell no sums; and where something is not counted, the extremes may be its own.
+        for place in np.flatnonzero(np.isnan(self.rms + self.min + self.max)):
+            histogram = series[int(self._kept[place])]
+            if np.isnan(self.min[place] + self.max[place]):
+                self.min[place], self.max[place] = histogram.to_rows()[[0, -1], [0, 1]]
+            if np.isnan(self.rms[place]):
+                mean, std, _ = spread(histogram)
+                self.mean[place], self.std[place] = mean, std
+                self.rms[place] = np.hypot(mean, std)
         # Squares may be beyond float64.
         self.rms = np.minimum(self.rms, self.largest)
 

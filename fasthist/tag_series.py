@@ -157,6 +157,11 @@ class Series(Sequence[Histogram]):
         return self._column("neginf_count")
 
     @property
+    def uncounted(self) -> Column:
+        """Values that none of the other columns counts, float64[n]: see `Histogram.uncounted`."""
+        return self._column("uncounted")
+
+    @property
     def mean(self) -> Column:
         """Mean of the finite values, float64[n]."""
         return _divided(self.sum, self.num)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from event_files import files
+from event_files import Event, all_events, files
+from lives import accumulated_steps, write_history
 from loaders import python_loader
 from real_writers import DATA, expected
 
@@ -17,7 +19,13 @@ import fasthist
 from fasthist import History, SummaryWriter
 from fasthist.errors import ArgumentError, EventFileError
 from fasthist.events import finding, index
-from fasthist.events.messages import purge_events, summary_event
+from fasthist.events.messages import (
+    histogram_tensor_value,
+    histogram_value,
+    purge_events,
+    scalar_value,
+    summary_event,
+)
 from fasthist.events.record import frame
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -227,16 +235,101 @@ def test_a_restart_forgets_what_was_after_it_as_tensorboard_does(tmp_path):
     assert history["w"].at(7).max == second["w", 7].max()
 
 
-def test_the_first_start_of_a_session_restarts_nothing(tmp_path):
-    """TensorFlow's session writers note one at the beginning."""
-    write(tmp_path, range(4), tags=("w",))
-    (path,) = files(tmp_path)
-    start = purge_events(1.0, 2)[1]
-    other = tmp_path / (path.name + ".1")
-    other.write_bytes(frame(purge_events(1.0, 0)[0]) + frame(start))
+def test_the_first_start_of_a_session_counts(tmp_path, need):
+    """torch's first life notes none, so that the one of its purge_step is the first."""
+    torch_writer = need("torch.utils.tensorboard").SummaryWriter
+    for purge_step, steps in ((None, range(10)), (5, range(5, 8))):
+        with torch_writer(str(tmp_path), purge_step=purge_step) as writer:
+            for step in steps:
+                writer.add_histogram("w", RNG.normal(size=20), step)
+    assert accumulated_steps(tmp_path) == {"w": list(range(8))}
+    assert History.open(tmp_path)["w"].steps.tolist() == list(range(8))
+
+
+@pytest.mark.filterwarnings("ignore")  # what the libraries warn of
+def test_random_histories_of_lives(tmp_path, need):
+    """Whatever was written after whatever, the steps are those of TensorBoard's EventAccumulator."""
+    for name in ("torch", "tensorboardX", "tensorflow"):
+        need(name)
+    for number in range(int(os.environ.get("FASTHIST_HISTORIES", "60"))):
+        log_dir = tmp_path / str(number)
+        log_dir.mkdir()
+        lives = write_history(need, number, log_dir)
+        if not any(log_dir.iterdir()):
+            continue
+        found = {tag: series.steps.tolist() for tag, series in History.open(log_dir).items()}
+        assert found == accumulated_steps(log_dir), (number, *lives)
+
+
+@pytest.mark.parametrize(
+    "version", [None, "brain.Event:1", "brain.Event:2", "brain.Event:3.5", "2", "two", "é"]
+)
+def test_every_version_of_a_file(tmp_path, version):
+    """Before the second one, a step back says that the tags of its event began anew, and a start of a session nothing."""
+    head = [] if version is None else [Event(file_version=version).SerializeToString()]
+    value = {tag: histogram_value(tag, **fasthist.histogram([1.0, 4.0]).to_raw()) for tag in "ab"}
+    payloads = [
+        *[summary_event(value.values(), 1.0, step) for step in (0, 1, 2, 3, 4)],
+        summary_event([value["a"]], 1.0, 2),
+        summary_event([scalar_value("b", 0.5)], 1.0, 3),
+        purge_events(1.0, 1)[1],
+        summary_event([value["b"]], 1.0, 1),
+    ]
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(b"".join(map(frame, head + payloads)))
+    found = {tag: series.steps.tolist() for tag, series in History.open(tmp_path).items()}
+    assert found == accumulated_steps(tmp_path)
+
+
+def test_a_restart_forgets_rows_of_our_own(tmp_path):
+    """Which are one step's form of a series, and another's not; EventAccumulator forgets no tensors."""
+    for purge_step, steps in ((None, range(6)), (3, (3,))):
+        with SummaryWriter(tmp_path, purge_step=purge_step) as writer:
+            for step in steps:
+                writer.add_histogram("w", RNG.normal(size=20 if step % 2 else 200), step)
+    events = all_events(tmp_path)
+    assert {value.WhichOneof("value") for e in events for value in e.summary.value} >= {
+        "histo",
+        "tensor",
+    }
     assert History.open(tmp_path)["w"].steps.tolist() == [0, 1, 2, 3]
-    other.write_bytes(other.read_bytes() + frame(start))
-    assert History.open(tmp_path)["w"].steps.tolist() == [0, 1]
+
+
+def test_a_restart_keeps_histograms_and_counts_of_nan_together(tmp_path):
+    """It writes the last value of each tag again, and a count of NaN may be from an earlier step than its histogram."""
+    values = {2: [1, 2, np.inf], 3: [1, 2, np.nan], 4: [3.0, 5], 7: [1, np.nan, np.inf]}
+    for begin in (0, 2):
+        log_dir = tmp_path / str(begin)
+        steps = [step for step in values if step >= begin and step != (4 if begin else None)]
+        with SummaryWriter(log_dir) as writer:
+            for step in steps:
+                writer.add_histogram("a", values[step], step)
+        first = History.open(log_dir)["a"]
+        expected = {step: first.at(step) for step in steps if step < 5}
+        for _ in range(2):
+            with SummaryWriter(log_dir, purge_step=5) as writer:
+                writer.add_histogram("b", [1.0], 5)
+        series = History.open(log_dir)["a"]
+        assert dict(zip(series.steps.tolist(), series, strict=True)) == expected
+        assert [h.nan_count for h in series] == [0, 1, 0][: len(expected)]
+
+
+def test_a_restart_forgets_what_hid_rows_of_others_and_not_them(tmp_path):
+    """Rows and another form at one step, which EventAccumulator keeps apart."""
+    rows = histogram_tensor_value("w", np.array([[0.0, 1, 2], [1, 2, 3]]))
+    other = histogram_value("w", **fasthist.histogram([1.0, 4.0]).to_raw())
+    start = purge_events(1.0, 2)[:2]
+    for name, events in {
+        "1": [summary_event([rows], 1.0, step) for step in range(4)],
+        "2": [summary_event([other], 1.0, step) for step in (3, 1)],
+        "3": start,
+    }.items():
+        payloads = [purge_events(1.0, 0)[0], *events]
+        (tmp_path / f"events.out.tfevents.{name}").write_bytes(b"".join(map(frame, payloads)))
+    assert accumulated_steps(tmp_path) == {"w": [0, 1, 2, 3]}
+    series = History.open(tmp_path)["w"]
+    assert series.steps.tolist() == [0, 1, 2, 3]
+    assert series.num.tolist() == [5, 2, 5, 5]
 
 
 # ---- live runs
@@ -396,11 +489,11 @@ def test_a_file_that_has_become_shorter_or_is_gone(tmp_path):
 
 
 def test_a_hundred_bytes_for_each(tmp_path):
-    assert index.ENTRY.itemsize <= 112
+    assert index.ENTRY.itemsize <= 120
     write(tmp_path, range(20))
     history = History.open(tmp_path)
     held = [value for value in vars(history._index).values() if isinstance(value, dict)]
-    assert sum(table.nbytes for table in history._index.tables.values()) == 40 * 112
+    assert sum(table.nbytes for table in history._index.tables.values()) == 40 * 120
     assert not any(isinstance(one, fasthist.Histogram) for each in held for one in each.values())
 
 

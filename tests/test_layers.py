@@ -78,6 +78,7 @@ ORDER = (
     "events.messages",
     "events.files",
     "events.remote",
+    "events.stored",
     "events.endings",
     "events.background",
     "events.writer",
@@ -149,7 +150,7 @@ BYTES_ONLY = {"events.wire", "events.record"}
 NEVER_COUNTS = {
     f"events.{name}"
     for name in (
-        "wire", "record", "fields", "messages", "files", "remote", "endings", "background", "writer", "foreign",
+        "wire", "record", "fields", "messages", "files", "remote", "stored", "endings", "background", "writer", "foreign",
     )
 }  # fmt: skip
 HEAVY = {

@@ -34,6 +34,7 @@ GOLDEN = Path(__file__).parent / "golden"
 NAME = "events.out.tfevents.0000000001.host"
 HEAD = record.frame(messages.first_event(1.5))
 DBL_MAX = float(np.finfo(np.float64).max)
+UP = math.nextafter
 
 
 def put(directory, *payloads, name=NAME, head=HEAD):
@@ -154,11 +155,16 @@ def check_values(directory, form):
         ):  # TensorFlow 2 chooses buckets by a division, not by their edges
             index = h.buckets.index(counted)
             assert np.bincount(index, minlength=len(h.buckets)).tolist() == h.counts.tolist()
-        for unknown in ("zero_count", "nan_count", "posinf_count", "exponent_counts"):
+        for unknown in ("zero_count", "exponent_counts"):
             assert getattr(h, unknown) is None
+        # Finite extremes of all values tell that what torch dropped is finite.
+        assert (h.nan_count, h.posinf_count) == ((0, 0) if dropped else (None, None))
+        assert h.uncounted == (None if form == "rows" else int(dropped))
     for (tag, _), h in found.items():  # empty, or with NaN
         assert (h.sum, h.num) == ((None, 2) if (form, tag) == ("torch", "with_nan") else (h.sum, 0))
         assert (h.min, h.max) == (None, None)
+        if tag == "with_nan":
+            assert (h.uncounted, h.nan_count) == (1, None)
     return found
 
 
@@ -275,6 +281,10 @@ def test_a_count_that_float32_rounds_is_unknown(tmp_path):
     first, second = (row.histogram for row in fasthist.read(tmp_path))
     assert (first.nan_count, first.neginf_count, first.posinf_count) == (None, 2**24 - 1, None)
     assert (second.num, second.nan_count, second.posinf_count) == (0, None, 0)
+    assert (first.uncounted, second.uncounted) == (2**24, 2**24)  # at least
+    assert {finding.rule for finding in fasthist.diagnose(fasthist.History.open(tmp_path))} == {
+        "nonfinite"
+    }
 
 
 def test_others_scalars_are_scalars(tmp_path):
@@ -453,12 +463,8 @@ def test_limits_and_counts_of_every_length(tmp_path, size):
     ("limits", "counts", "problem"),
     [
         ([0, 1, 2], [0, 1], "3 limits and 2 counts"),
-        ([0, 1, 1], [0, 1, 1], "do not increase"),
-        ([0, 2, 1], [0, 1, 1], "do not increase"),
-        ([0, math.nan, 1], [0, 1, 1], "do not increase"),
-        ([0, 1, math.inf], [0, 1, 1], "not finite"),
-        ([-math.inf, 1, 2], [0, 1, 1], "not finite"),
-        ([-DBL_MAX, 1], [1, 1], "not finite"),
+        ([0, 2, 1], [0, 1, 1], "go backwards"),
+        ([0, math.nan, 1], [0, 1, 1], "go backwards"),
         ([0, 1, 2], [0, -1, 1], "negative"),
         ([0, 1, 2], [0, math.nan, 1], "not finite"),
         ([0, 1, 2], [0, math.inf, 1], "not finite"),
@@ -468,6 +474,65 @@ def test_limits_and_counts_of_every_length(tmp_path, size):
 def test_histograms_that_contradict_themselves(tmp_path, limits, counts, problem):
     with pytest.raises(EventFileError, match=problem):
         read_proto(tmp_path, histo(limits, counts, num=2))
+
+
+@pytest.mark.parametrize(
+    ("limits", "counts", "ends", "edges", "held", "uncounted"),
+    [
+        ([0, 1, math.inf], [0, 1, 3], (0.5, 7.5), [0, 1, 7.5], [1, 3], 0),
+        ([0, 1, math.inf], [0, 1, 3], (0.5, math.inf), [0, 1], [1], 3),
+        ([0, 1, math.inf], [0, 1, 3], (0.5, math.nan), [0, 1], [1], 3),
+        ([0, math.inf], [0, 3], (0.5, math.inf), None, None, 3),
+        ([0, 1, math.inf], [0, 4, 0], (0.5, 1.0), [0, 1], [4], 0),
+        ([0, 1, math.inf, math.inf], [0, 1, 2, 3], (0.5, 7.5), [0, 1, 7.5], [1, 2], 3),
+        ([-math.inf, 1, 2], [0, 1, 3], (-4.5, 1.5), [-4.5, 1, 2], [1, 3], 0),
+        ([-math.inf, 1, 2], [2, 1, 3], (-4.5, 1.5), [-4.5, 1, 2], [1, 3], 2),
+        ([-DBL_MAX, 1], [1, 1], (0.5, 0.5), [-DBL_MAX, 1], [1], 1),
+        ([1, 1, 1], [0, 3, 4], (1, 1), [1, UP(1, 2)], [7], 0),
+        ([0, 1, 1, 2], [0, 1, 3, 2], (0.5, 1.5), [0, 1, 2], [1, 5], 0),
+        ([0, 1, 1], [0, 1, 3], (0.5, 1), [0, 1, UP(1, 2)], [1, 3], 0),
+        ([5, 5, 5], [0, 0, 0], (5, 5), None, None, 0),
+    ],
+)
+def test_limits_that_are_infinite_or_equal(tmp_path, limits, counts, ends, edges, held, uncounted):
+    h = read_proto(tmp_path, histo(limits, counts, min=ends[0], max=ends[1]))
+    if edges is None:
+        assert (h.num, h.min, h.max) == (0, None, None)
+    else:
+        assert (h.buckets.edges.tolist(), h.counts.tolist()) == (edges, held)
+        assert h.num == sum(held)
+        assert h.buckets == Buckets(np.array(edges))  # which checks them
+    assert h.uncounted == uncounted
+    assert h.num + h.uncounted == sum(counts)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kinds"),
+    [
+        ((0.5, 1.5), (0, 0, 0)),
+        ((0.5, math.inf), (0, None, 0)),
+        ((-math.inf, 1.5), (0, 0, None)),
+        ((-math.inf, math.inf), (0, None, None)),
+        ((math.nan, math.nan), (None, None, None)),
+    ],
+)
+def test_what_is_not_counted(tmp_path, ends, kinds):
+    """The rest of `num` is of the kinds that the extremes do not rule out."""
+    h = read_proto(tmp_path, histo([0, 1, 2], [0, 3, 4], num=12, min=ends[0], max=ends[1]))
+    assert (h.num, h.uncounted) == (7, 5)
+    assert (h.nan_count, h.posinf_count, h.neginf_count) == kinds
+    assert (h + h).uncounted == 10
+    series = fasthist.History.open(tmp_path)["a"]
+    assert series.uncounted.tolist() == [5]
+    assert series[0] == h
+    told = [series.nan_count[0], series.posinf_count[0], series.neginf_count[0]]
+    assert told == pytest.approx([math.nan if one is None else one for one in kinds], nan_ok=True)
+
+
+@pytest.mark.parametrize("said", [6, 0, math.nan, -1, math.inf])
+def test_a_num_that_tells_nothing(tmp_path, said):
+    h = read_proto(tmp_path, histo([0, 1, 2], [0, 3, 4], num=said))
+    assert (h.num, h.uncounted, h.nan_count) == (7, None, None)
 
 
 def test_unpacked_and_split_arrays(tmp_path):
@@ -484,8 +549,6 @@ def test_unpacked_and_split_arrays(tmp_path):
 
 
 # --- the newer form ---------------------------------------------------------------------------------------------
-
-UP = math.nextafter
 
 
 @pytest.mark.parametrize(
@@ -505,6 +568,7 @@ UP = math.nextafter
         ([[DBL_MAX, DBL_MAX, 3]], [UP(DBL_MAX, 0), DBL_MAX], [3], (DBL_MAX, DBL_MAX)),
         ([[0, DBL_MAX, 1], [DBL_MAX, DBL_MAX, 3]], [0, DBL_MAX], [4], (0, DBL_MAX)),
         ([[0, 1, 0.5], [2, 3, 4]], [0, 1, 2, 3], [0.5, 0, 4], (0, 3)),
+        ([[2, 3, 1], [0, 1, 2], [5, 4, 0]], [0, 1, 2, 3], [2, 0, 1], (0, 3)),
     ],
 )
 def test_rows(tmp_path, rows, edges, counts, ends):
@@ -523,6 +587,72 @@ def test_every_form_of_a_tensor(tmp_path, form, dtype):
     h = read_proto(tmp_path, rows_of([[0.1, 0.5, 2], [0.5, 3, 4]], form=form, dtype=dtype))
     low = float(np.float32(0.1)) if dtype == 1 else 0.1
     assert (h.buckets.edges.tolist(), h.counts.tolist()) == ([low, 0.5, 3], [2, 4])
+
+
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize(
+    ("rows", "held", "uncounted", "kinds"),
+    [
+        # As TensorFlow writes [1, 2, inf], [-inf, 1, 2], both infinities, NaN, and finite values too far apart.
+        ([[1, INF, 2], [INF, INF, 0], [INF, INF, 0]], None, 3, (0, None, 0)),
+        ([[-INF, NAN, 0], [NAN, NAN, 0], [NAN, 2, 0]], None, 1, (0, 0, None)),
+        ([[-INF, NAN, 0], [NAN, NAN, 0], [NAN, INF, 0]], None, 1, (0, None, None)),
+        ([[NAN, NAN, 0]] * 3, None, 1, (None, None, None)),
+        ([[-1e308, INF, 3], [INF, INF, 0], [INF, 1e308, 0]], ([-1e308, 1e308], [3]), None, (None, None, None)),
+        # As TensorBoard's own function in numpy writes them.
+        ([[NAN, INF, 2], [INF, INF, 0]], None, 3, (None, None, None)),
+        ([[NAN, NAN, 0], [NAN, 2, 0]], None, 1, (None, None, None)),
+        # Others.
+        ([[0, 1, 2], [1, INF, 3]], ([0, 1], [2]), 4, (0, None, 0)),
+        ([[-INF, 0, 2], [0, 1, 3]], ([0, 1], [3]), 3, (0, 0, None)),
+        ([[0, 1, 2], [1, 2, 0], [0, 0, 0]], ([0, 1], [2]), None, (None, None, None)),
+        ([[0, 1, 2], [INF, INF, 3]], ([0, 1], [2]), 4, (0, None, 0)),
+        ([[0, NAN, 2]], None, 2, (None, None, None)),
+    ],
+)  # fmt: skip
+def test_rows_without_finite_ends(tmp_path, rows, held, uncounted, kinds):
+    h = read_proto(tmp_path, rows_of(rows))
+    if held is None:
+        assert (h.num, h.min, h.max) == (0, None, None)
+    else:
+        assert (h.buckets.edges.tolist(), h.counts.tolist()) == held
+        assert (h.num, h.min, h.max) == (sum(held[1]), held[0][0], held[0][-1])
+    assert h.uncounted == uncounted
+    assert (h.nan_count, h.posinf_count, h.neginf_count) == kinds
+    assert fasthist.History.open(tmp_path)["a"][0] == h
+
+
+@pytest.mark.parametrize("dtype", ["HALF", "BFLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"])  # fmt: skip
+def test_tensors_of_other_types(tmp_path, dtype):
+    from tensorboard.compat.proto.types_pb2 import DataType
+
+    values = np.array([[0, 1, 2], [1, 3, 4]], dtype=np.float32)
+    if dtype == "BFLOAT16":
+        content = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    else:
+        content = values.astype(dtype.replace("HALF", "float16").lower()).tobytes()
+
+    def fill(value):
+        rows_of(values, dtype=DataType.Value(f"DT_{dtype}"))(value)
+        value.tensor.tensor_content = content
+
+    h = read_proto(tmp_path, fill)
+    assert (h.buckets.edges.tolist(), h.counts.tolist()) == ([0, 1, 3], [2, 4])
+
+
+def test_one_value_for_all(tmp_path):
+    """As protobuf's tensors may leave out what repeats: 30 rows of zeros."""
+    fill = rows_of([[0, 0, 0]] * 30, form="float_val", dtype=1)
+
+    def shortened(value):
+        fill(value)
+        del value.tensor.float_val[1:]
+
+    assert read_proto(tmp_path, shortened).num == 0
+    with pytest.raises(EventFileError, match="holds 1 values"):
+        read_proto(tmp_path, lambda value: (shortened(value), setattr(value.tensor.tensor_shape.dim[0], "size", 10**9)))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -546,16 +676,14 @@ def test_rows_of_nothing(tmp_path, rows):
     [
         (rows_of([[0, 1, 2], [0.5, 2, 1]]), "go backwards"),
         (rows_of([[1, 0, 2]]), "go backwards"),
-        (rows_of([[0, math.nan, 2]]), "not finite"),
-        (rows_of([[0, math.inf, 2]]), "not finite"),
-        (rows_of([[-math.inf, 0, 2]]), "not finite"),
+        (rows_of([[0, 2, 2], [2, math.inf, 0], [1.5, 3, 1]]), "go backwards"),
         (rows_of([[0, 1, -2]]), "negative"),
         (rows_of([[0, 1, 2]], shape=(10**9, 3)), "holds 3 values, but its shape"),
         (rows_of([[0, 1, 2]], shape=(2**62, 3)), "holds 3 values, but its shape"),
         (rows_of([[0, 1, 2]], shape=(-1, 3)), "holds 3 values, but its shape"),
         (rows_of([[0, 1, 2]], shape=(3, 1)), r"shape \[3, 1\], not \(k, 3\)"),
         (rows_of([[0, 1, 2]], shape=(3,)), r"not \(k, 3\)"),
-        (rows_of([[0, 1, 2]], dtype=3), "data type 3"),
+        (rows_of([[0, 1, 2]], dtype=7), "data type 7"),
         (rows_of([[0, 1, 2]], dtype=0), "data type 0"),
     ],
 )
@@ -597,7 +725,8 @@ def test_unknown_numbers(tmp_path):
     assert [getattr(h, name) for name in names] == [None] * len(names)
     assert h.underflow("float16") is None
     assert h.overflow("float16") is None
-    assert repr(h) == "Histogram(num=7, buckets='edges'[2])"
+    assert h.uncounted == 2
+    assert repr(h) == "Histogram(num=7, uncounted=2, buckets='edges'[2])"
     assert (h.quantile(0), h.quantile(1), h.cdf(-0.5), h.cdf(2), h.cdf(1)) == (0, 2, 0, 1, 3 / 7)
     assert h.to_rows().tolist() == [[0, 1, 3], [1, 2, 4]]
     raw = h.to_raw()
@@ -638,6 +767,7 @@ def test_runs_and_files_in_order(tmp_path):
         ("b", "10", 5),
     ]:
         put(tmp_path / run, histogram_event(step), name=f"events.out.tfevents.{name}")
+    put(tmp_path / "a", histogram_event(9), name="events.out.tfevents.9.profile-empty")
     (tmp_path / "a" / "notes.txt").write_text("no event file")
     put(tmp_path / "a", histogram_event(9), name="events.out")
     found = [(row.run, row.step) for row in fasthist.read(tmp_path)]

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from event_files import all_events
 
 import fasthist
 from fasthist.errors import ArgumentError, MissingPackageError, WriteError
-from fasthist.events import remote
+from fasthist.events import remote, stored
 from fasthist.events.messages import scalar_value, summary_event
 from fasthist.events.writer import EventFileWriter
+from fasthist.history import History
 from fasthist.summary_writer import SummaryWriter
 
 WEIGHTS = np.random.default_rng(5).normal(0, 0.02, 3000).astype(np.float32)
@@ -150,6 +152,62 @@ def test_a_local_url(need, tmp_path):
     assert steps(tmp_path / "runs" / "a") == [1]
 
 
+@pytest.mark.parametrize("where", ["memory://bucket/runs", "file://{}/runs"])
+def test_what_is_written_is_read_where_it_is(memory, tmp_path, where, monkeypatch):  # noqa: ARG001
+    """`read`, `History` and a restart, through the URL and not a copy; in pieces, too."""
+    monkeypatch.setattr(stored, "_BLOCK", 1000)
+    url = where.format(tmp_path)
+    for run in ("a", "b/c"):
+        with SummaryWriter(f"{url}/{run}") as writer:
+            for step in range(20):
+                writer.add_histograms({"w": WEIGHTS, "v": WEIGHTS[:50]}, step)
+    rows = list(fasthist.read(url))
+    assert [row[:3] for row in rows] == [
+        (run, tag, step) for run in ("a", "b/c") for step in range(20) for tag in ("w", "v")
+    ]
+    assert {row.histogram.num for row in rows} == {3000, 50}
+    assert {run: len(history["w"]) for run, history in History.open_all(url).items()} == {
+        "a": 20,
+        "b/c": 20,
+    }
+    history = History.open(f"{url}/", "b/c")
+    assert history.nbytes > 1000
+    by_key = {row[:3]: row.histogram for row in rows}
+    assert list(history["w"]) == [by_key["b/c", "w", step] for step in range(20)]
+    with SummaryWriter(f"{url}/b/c", purge_step=5) as writer:
+        writer.add_histogram("w", WEIGHTS, 7)
+    assert history.refresh()
+    assert history["w"].steps.tolist() == [0, 1, 2, 3, 4, 7]
+    assert history["v"].steps.tolist() == [0, 1, 2, 3, 4]
+    (row, *_) = fasthist.read(history._paths()[0])
+    assert row[:3] == (".", "w", 0)
+    assert pickle.loads(pickle.dumps(history))["w"].at(7).num == 3000
+
+
+def test_a_reader_of_a_url_goes_on(memory):  # noqa: ARG001
+    with SummaryWriter("memory://bucket/a") as writer:
+        writer.add_histogram("w", WEIGHTS, 0)
+        writer.flush()
+        reader = fasthist.read("memory://bucket/a")
+        other = fasthist.read("memory://bucket/a")
+        assert next(reader).step == next(other).step == 0
+        assert list(reader) == []
+        writer.add_histogram("w", WEIGHTS, 1)
+    assert [row.step for row in reader] == [1]
+    assert [row.step for _ in range(2) for row in other] == [1]  # each pass sees a file as it began
+
+
+def test_what_is_not_there_behind_a_url(memory, monkeypatch):  # noqa: ARG001
+    for find in (fasthist.read, History.open):
+        with pytest.raises(ArgumentError, match=r"memory://gone/a'? is not there\. .*flushed"):
+            find("memory://gone/a")
+        with pytest.raises(ArgumentError, match="nowhere"):
+            find("nowhere://a")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingPackageError, match="s3fs"):
+        fasthist.read("s3://a/b")
+
+
 def test_urls_that_lead_nowhere(need, monkeypatch):
     need("fsspec")
     with pytest.raises(
@@ -239,6 +297,9 @@ def test_s3_and_tensorboard_reads_it_back(s3, tmp_path):  # noqa: ARG001
     system = fsspec.filesystem("s3")
     system.invalidate_cache()
     assert steps(download(system, f"{BUCKET}/mnist/a", tmp_path)) == [0, 0, 1, 1, 2, 2]
+    assert steps(url) == [0, 0, 1, 1, 2, 2]
+    history = History.open(f"s3://{BUCKET}", "mnist/a")
+    assert (history["w"].steps.tolist(), history["w"].at(2).num) == ([0, 1, 2], 3000)
     done = subprocess.run(
         [sys.executable, "-c", LOAD, url],
         capture_output=True,

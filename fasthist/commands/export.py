@@ -20,6 +20,7 @@ from fasthist.tag_series import Series
 _QUANTILES = {"p1": 0.01, "p50": 0.5, "p99": 0.99}
 _TOLD = (
     "num", "min", "max", "mean", "std", "sum", "sum_squares", "nan_count", "posinf_count", "neginf_count",
+    "uncounted",
 )  # fmt: skip
 _ROWS = ("left", "right", "count")
 

@@ -37,6 +37,7 @@ class Line:
     p99: float
     zeros: float
     nan: float
+    uncounted: int
     distribution: str
     over_time: str
     is_estimate: bool
@@ -63,7 +64,7 @@ COLUMNS = {
     "p50": Column("50 %", _value("p50"), 1),
     "p99": Column("99 %", _value("p99"), 4),
     "zeros": Column("zeros", lambda line: _share(line.zeros), 7),
-    "nan": Column("NaN", lambda line: number(line.nan), 7),
+    "nan": Column("NaN", lambda line: "~" * (line.uncounted > 0) + number(line.nan), 7),
     "distribution": Column("1 % to 99 %", lambda line: line.distribution, 13, is_text=True),
     "over_time": Column("std over time", lambda line: line.over_time, 11, is_text=True),
 }
@@ -126,6 +127,7 @@ def check_step(history: History, tags: list[str], step: int | None) -> None:
 
 def _line(series: Series, place: int) -> Line:
     histogram = series[place]
+    uncounted = histogram.uncounted or 0
     mean, std, is_told = spread(histogram)
     quantiles = [_told(histogram.quantile(q)) for q in (0.01, 0.5, 0.99)]
     return Line(
@@ -141,7 +143,8 @@ def _line(series: Series, place: int) -> Line:
         p50=quantiles[1],
         p99=quantiles[2],
         zeros=zero_share(histogram, float(series.zero_count[place])),
-        nan=_told(histogram.nan_count),
+        nan=(histogram.nan_count or 0) + uncounted if uncounted else _told(histogram.nan_count),
+        uncounted=uncounted,
         distribution=_distribution(histogram, quantiles[0], quantiles[2]),
         over_time=sparkline(_stds(series)),
         is_estimate=not is_told,

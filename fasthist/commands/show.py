@@ -56,7 +56,8 @@ def show(
 ) -> None:  # fmt: skip
     """Show the histograms of a run as a table, a line for each tag.
 
-    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do. What is
+    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do;
+    under NaN, values that are not counted in a file of another library: NaN, infinite or beyond its buckets. What is
     longer than the terminal goes through the pager that PAGER names.
     """
     from fasthist.commands.export import export

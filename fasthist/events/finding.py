@@ -10,13 +10,10 @@ Guarantees:
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fasthist.errors import EventFileError, MessageError
-from fasthist.events import fields
 from fasthist.events.messages import WRITER
 from fasthist.events.parsing import (
     HISTOGRAMS,
@@ -29,19 +26,22 @@ from fasthist.events.parsing import (
     read_rows,
     read_text,
     read_value,
+    read_version,
     read_writer,
 )
 from fasthist.events.recordfile import RecordFile
 from fasthist.events.restoring import (
+    EXACT,
     NONE,
     UNTOLD,
     Specials,
+    beside,
     empty,
     from_moments,
     from_rows,
     regular,
 )
-from fasthist.events.wire import DELIMITED, VARINT, split
+from fasthist.events.stored import is_dir, join, walk
 from fasthist.hist import Histogram
 
 Form = Moments | Rows | None
@@ -52,12 +52,6 @@ Restored = TypeVar("Restored")
 
 _SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
 _ZEROS = b"/zero_fraction"
-
-_SESSION = fields.EVENT_SESSION_LOG << 3 | DELIMITED
-_STATUS = fields.SESSION_STATUS << 3 | VARINT
-
-# A float32 holds whole numbers below this one exactly.
-_EXACT = 2.0**24
 
 # Bytes of events that are restored together: some 70 histograms, which numpy takes a third of the time for.
 _BATCH = 1 << 18
@@ -84,8 +78,23 @@ class Found(NamedTuple):
     zero_fraction: float
 
 
+class Restart(NamedTuple):
+    """That the run began anew at a step: what it has written there and later is void.
+
+    Attributes
+    ----------
+    tags : frozenset of str, or None
+        Of these alone; None for all.
+    stays : frozenset of str
+        Of these, rows stay: see `RunFiles`.
+    """
+
+    tags: frozenset[str] | None
+    stays: frozenset[str]
+
+
 class FoundEvent(NamedTuple):
-    """An event with histograms, or one that tells that the run began anew.
+    """An event with histograms, or one that tells that the run began anew, before what is in it.
 
     Attributes
     ----------
@@ -94,15 +103,14 @@ class FoundEvent(NamedTuple):
         Seconds since 1970, UTC.
     offset : int
         Where its record begins in the file.
-    restarts : bool
-        What the run has written at `step` and later is void.
+    restart : Restart or None
     histograms : list of Found
     """
 
     step: int
     wall_time: float
     offset: int
-    restarts: bool
+    restart: Restart | None
     histograms: list[Found]
 
 
@@ -120,6 +128,14 @@ class RunFiles(Generic[Restored]):
     ----------
     files : dict of str to RecordFile
         By path, in the order in which they were first read.
+
+    Notes
+    -----
+    When a run begins anew is told as TensorBoard's ``EventAccumulator`` takes it: at each note that a session starts, the
+    first one too; without a file version in any event before, at each event whose step is less than the last one's, and
+    then for its tags alone (tensorboard/backend/event_processing/event_accumulator.py). It forgets no tensors then. So
+    rows of other libraries stay; fasthist's, which may be one step's form of a tag and not another's, do not.
+    TensorBoard's page, which reads through ``plugin_event_accumulator.py``, forgets tensors too, but not at the first note.
     """
 
     def __init__(
@@ -133,7 +149,9 @@ class RunFiles(Generic[Restored]):
         self.files: dict[str, RecordFile] = {}
         self._ours: set[str] = set()  # whose scalars tell of NaN, infinities and zeros
         self._row_tags: set[bytes] = set()  # whose tensors are rows of histograms
-        self._has_begun = False  # the first session's start restarts nothing
+        self._others_rows: set[str] = set()  # tags with rows that others wrote
+        self._version = 0.0
+        self._newest = -1  # step, as long as there is no version
 
     @property
     def corrupt_count(self) -> int:
@@ -218,12 +236,17 @@ class RunFiles(Generic[Restored]):
             and read_writer(payload, event.source) == WRITER
         ):
             self._ours.add(path)
+        if event.version is not None:
+            self._version = read_version(payload, event.version)
+        restart: Restart | None = None
+        is_back = False
+        if self._version < 2:
+            is_back = step < self._newest and bool(event.values)
+            self._newest = self._newest if is_back else step
+        elif event.starts:
+            restart = Restart(None, frozenset(self._others_rows))
         if not event.values:
-            if _starts(payload):
-                if self._has_begun:
-                    return FoundEvent(step, wall_time, offset, True, [])
-                self._has_begun = True
-            return None
+            return None if restart is None else FoundEvent(step, wall_time, offset, restart, [])
         is_ours = path in self._ours
         found: list[Value] = []
         told: dict[bytes, list[float]] = {}
@@ -257,33 +280,26 @@ class RunFiles(Generic[Restored]):
                 assert value.tensor is not None
                 place = value.tensor
                 form = read_rows(payload, place)
+                if not is_ours:
+                    self._others_rows.add(read_text(value.tag))
             share = zeros.get(value.tag, math.nan) if zeros else math.nan
             made.append(Found(read_text(value.tag), place, form, specials, share))
         for tag, counts in told.items():
             if all(_is_count(count) for count in counts):
                 made.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
-        return FoundEvent(step, wall_time, offset, False, made) if made else None
+        if is_back:
+            tags = frozenset(read_text(read_value(payload, place).tag) for place in event.values)
+            restart = Restart(tags, frozenset(self._others_rows))
+        return FoundEvent(step, wall_time, offset, restart, made) if made or restart else None
 
 
 def _specials(counts: list[float]) -> Specials:
-    first, second, third = (int(one) if _is_count(one) and one < _EXACT else None for one in counts)
+    first, second, third = (int(one) if _is_count(one) and one < EXACT else None for one in counts)
     return first, second, third
 
 
 def _is_count(value: float) -> bool:
-    return value >= _EXACT or (value >= 0 and value.is_integer())
-
-
-def _starts(payload: bytes) -> bool:
-    """Say whether an event tells that a session starts."""
-    return any(
-        key == _SESSION
-        and any(
-            inner == _STATUS and status == fields.SESSION_START
-            for inner, status, _ in split(payload, at, stop)
-        )
-        for key, at, stop in split(payload, 0, len(payload))
-    )
+    return value >= EXACT or (value >= 0 and value.is_integer())
 
 
 def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
@@ -302,7 +318,7 @@ def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
 
 def _restore(form: Form, specials: Specials) -> Histogram:
     if form is None:
-        return empty(specials, 0.0, 0.0, 0)
+        return empty(beside(specials), specials, 0.0, 0.0, 0)
     if isinstance(form, Moments):
         return from_moments(form, specials)
     return from_rows(form, specials)
@@ -316,25 +332,20 @@ def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
 
 def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
     """Give the names of runs below a directory and the paths of their files, in order; or the one file."""
-    if not Path(log_dir).is_dir():
+    if not is_dir(log_dir):
         return [(".", [log_dir])]
     found = []
-    seen: set[tuple[int, int]] = set()
-    # Runs are often links to directories elsewhere; one that leads back up must not be followed for ever.
-    for directory, inner, names in os.walk(log_dir, followlinks=True):
-        status = Path(directory).stat()
-        place = (status.st_dev, status.st_ino)
-        if place in seen:
-            inner.clear()
-            continue
-        seen.add(place)
-        inner.sort()
-        paths = event_files(directory, names)
+    for run, names in walk(log_dir):
+        paths = event_files(join(log_dir, run), names)
         if paths:
-            found.append((Path(directory).relative_to(log_dir).as_posix(), paths))
+            found.append((run, paths))
     return sorted(found)
 
 
 def event_files(directory: str, names: Iterable[str]) -> list[str]:
-    """Give the paths of the event files among these names, in the order in which they were begun."""
-    return [str(Path(directory, name)) for name in sorted(names) if "tfevents" in name]
+    """Give the paths of the event files among these names, in the order in which they were begun; a profiler's are none."""
+    return [
+        join(directory, name)
+        for name in sorted(names)
+        if "tfevents" in name and not name.endswith(".profile-empty")
+    ]

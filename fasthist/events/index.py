@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist.errors import EventFileError
-from fasthist.events.finding import Form, FoundEvent, RunFiles, restore
+from fasthist.events.finding import Form, FoundEvent, Restart, RunFiles, restore
 from fasthist.events.parsing import Moments, read_moments, read_rows
 from fasthist.events.record import HEADER
 from fasthist.events.restoring import Numbers, Specials, regular_numbers
+from fasthist.events.stored import Stored, open_file
 from fasthist.hist import Histogram
 
 _NUMBERS = (
     "num", "min", "max", "sum", "sum_squares", "zero_count", "nan_count", "posinf_count", "neginf_count",
+    "uncounted",
 )  # fmt: skip
 
 ENTRY = np.dtype(
@@ -36,7 +37,7 @@ its numbers, NaN for one that the file does not tell."""
 
 _PLACE = ("file", "form", "offset", "size")
 _SPECIALS = ("nan_count", "posinf_count", "neginf_count")
-_pack = struct.Struct("=qdiiqq9d").pack
+_pack = struct.Struct("=qdiiqq10d").pack
 
 # Forms: of no finite value, which has no bytes; the older one; rows.
 _EMPTY, _MOMENTS, _ROWS = range(3)
@@ -65,6 +66,7 @@ class RunIndex:
         self._run = RunFiles(regular_numbers, skip_corrupt=skip_corrupt)
         self._numbers: dict[str, int] = {}  # of the files in the tables, by path
         self._news: dict[str, bytearray] = {}
+        self._hidden: dict[str, NDArray[Any]] = {}  # rows with a later histogram of their step
 
     @property
     def corrupt_count(self) -> int:
@@ -113,10 +115,9 @@ class RunIndex:
         told = self._run.files[path].offset if path in self._run.files else 0
         try:
             for event, histograms in events:
-                if event.restarts:
-                    self._restart(event.step)
-                else:
-                    self._take(path, event, histograms)
+                if event.restart is not None:
+                    self._restart(event.step, event.restart)
+                self._take(path, event, histograms)
                 offset = self._run.files[path].offset
                 if offset - told >= _TELLING:
                     advance(offset - told)
@@ -128,7 +129,7 @@ class RunIndex:
         self, path: str, event: FoundEvent, histograms: Sequence[Numbers | Histogram]
     ) -> None:
         number = self._numbers.setdefault(path, len(self._numbers))
-        for (tag, (begin, end), form, specials, share), histogram in zip(
+        for (tag, (begin, end), form, _, share), histogram in zip(
             event.histograms, histograms, strict=True
         ):
             kind = _EMPTY if form is None else _MOMENTS if isinstance(form, Moments) else _ROWS
@@ -145,17 +146,29 @@ class RunIndex:
                 _told(histogram.sum),
                 _told(histogram.sum_squares),
                 share * histogram.num if histogram.zero_count is None else histogram.zero_count,
-                *map(_told, specials),
+                _told(histogram.nan_count),
+                _told(histogram.posinf_count),
+                _told(histogram.neginf_count),
+                _told(histogram.uncounted),
             )
             if tag in self._news:
                 self._news[tag] += entry
             else:
                 self._news[tag] = bytearray(entry)
 
-    def _restart(self, step: int) -> None:
+    def _restart(self, step: int, restart: Restart) -> None:
         self._merge()
-        kept = {tag: table[table["step"] < step] for tag, table in self.tables.items()}
-        self.tables = {tag: table for tag, table in kept.items() if table.size}
+        tables = dict(self.tables)
+        for tag in tables if restart.tags is None else restart.tags & tables.keys():
+            table = tables[tag]
+            if tag in restart.stays:
+                table = table[(table["step"] < step) | (table["form"] == _ROWS)]
+                if tag in self._hidden:  # by what is forgotten now, perhaps
+                    table = self._by_step(tag, np.concatenate((self._hidden[tag], table)))
+            else:
+                table = table[table["step"] < step]
+            tables[tag] = table
+        self.tables = {tag: table for tag, table in tables.items() if table.size}
 
     def _merge(self) -> None:
         """Put what is new into the tables, which are made anew."""
@@ -166,13 +179,32 @@ class RunIndex:
             table = np.frombuffer(news, ENTRY)
             if tag in tables:
                 table = np.concatenate((tables[tag], table))
-            order = table["step"].argsort(kind="stable")
-            steps = table["step"][order]
-            table = table[order[np.append(steps[1:] != steps[:-1], True)]]
-            table.setflags(write=False)
-            tables[tag] = table
+            tables[tag] = self._by_step(tag, table)
         self._news = {}
         self.tables = tables
+
+    def _by_step(self, tag: str, table: NDArray[Any]) -> NDArray[Any]:
+        """Sort by step, and keep the last of each; rows among the others are remembered."""
+        table = table[table["step"].argsort(kind="stable")]
+        is_last = _ends(table["step"])
+        # Of an event that a restart has written again, counts of NaN and infinities may stand alone.
+        same = (table["step"][1:] == table["step"][:-1]) & (
+            table["wall_time"][1:] == table["wall_time"][:-1]
+        )
+        (again,) = (same & is_last[1:] & (table["form"][1:] == _EMPTY)).nonzero()
+        if again.size:
+            for name in _SPECIALS:
+                table[name][again] = np.fmax(table[name][again], table[name][again + 1])
+            is_last[again], is_last[again + 1] = True, False
+        hidden = table[~is_last & (table["form"] == _ROWS)]
+        if hidden.size:
+            if tag in self._hidden:
+                hidden = np.concatenate((self._hidden[tag], hidden))
+                hidden = hidden[hidden["step"].argsort(kind="stable")]
+            self._hidden[tag] = hidden[_ends(hidden["step"])]
+        table = table[is_last]
+        table.setflags(write=False)
+        return table
 
     def restore(self, entries: NDArray[Any]) -> list[Histogram]:
         """Read histograms again.
@@ -200,20 +232,26 @@ class RunIndex:
         paths = list(self._numbers)
         found: list[Form] = []
         with contextlib.ExitStack() as opened:
-            files: dict[int, int] = {}
+            files: dict[int, Stored] = {}
             for number, form, offset, size in entries[list(_PLACE)].tolist():
                 if form == _EMPTY:
                     found.append(None)
                     continue
                 if number not in files:
-                    files[number] = os.open(paths[number], os.O_RDONLY)
-                    opened.callback(os.close, files[number])
-                data = os.pread(files[number], size, offset)
+                    files[number] = open_file(paths[number])
+                    opened.callback(files[number].close)
+                files[number].seek(offset)
+                data = files[number].read(size)
                 if len(data) < size:
                     raise EventFileError(paths[number], offset, "the file has become shorter")
                 read = read_moments if form == _MOMENTS else read_rows
                 found.append(read(data, (0, size)))
         return found
+
+
+def _ends(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of sorted steps which are the last of their kind."""
+    return np.append(steps[1:] != steps[:-1], steps.size > 0)[: steps.size]
 
 
 def _told(value: float | None) -> float:

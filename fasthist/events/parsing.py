@@ -41,9 +41,12 @@ HISTOGRAMS = b"histograms"
 
 _WALL_TIME = fields.EVENT_WALL_TIME << 3 | FIXED64
 _STEP = fields.EVENT_STEP << 3 | VARINT
+_VERSION = fields.EVENT_FILE_VERSION << 3 | DELIMITED
 _SUMMARY = fields.EVENT_SUMMARY << 3 | DELIMITED
 _SOURCE = fields.EVENT_SOURCE_METADATA << 3 | DELIMITED
 _WRITER = fields.SOURCE_WRITER << 3 | DELIMITED
+_SESSION = fields.EVENT_SESSION_LOG << 3 | DELIMITED
+_STATUS = fields.SESSION_STATUS << 3 | VARINT
 _VALUE = fields.SUMMARY_VALUE << 3 | DELIMITED
 
 _TAG = fields.VALUE_TAG << 3 | DELIMITED
@@ -89,16 +92,29 @@ _TENSOR_MOMENTS = fields.TENSOR_MOMENTS << 3 | DELIMITED
 _DIM = fields.SHAPE_DIM << 3 | DELIMITED
 _SIZE = fields.DIM_SIZE << 3 | VARINT
 
-_FORMATS = {fields.DT_FLOAT: "<f4", fields.DT_DOUBLE: "<f8"}
+_FORMATS = {
+    fields.DT_FLOAT: "<f4", fields.DT_DOUBLE: "<f8", fields.DT_HALF: "<f2", fields.DT_BFLOAT16: "<u2",
+    fields.DT_INT8: "<i1", fields.DT_INT16: "<i2", fields.DT_INT32: "<i4", fields.DT_INT64: "<i8",
+    fields.DT_UINT8: "<u1", fields.DT_UINT16: "<u2", fields.DT_UINT32: "<u4", fields.DT_UINT64: "<u8",
+}  # fmt: skip
+
+# One value may stand for all; no histogram has more rows than this.
+_MOST_ROWS = 1 << 20
 
 
 class Event(NamedTuple):
-    """An event, as far as it is read: `values` are the places of each ``Summary.Value``, `source` that of who wrote it."""
+    """An event, as far as it is read.
+
+    `values` are the places of each ``Summary.Value``, `source` that of who wrote it, `version` that of the file's version;
+    `starts` says that a session starts.
+    """
 
     wall_time: float
     step: int
     values: list[Place]
     source: Place | None
+    version: Place | None
+    starts: bool
 
 
 class Value(NamedTuple):
@@ -128,8 +144,8 @@ class Moments(NamedTuple):
 class Rows(NamedTuple):
     """A histogram of the newer form, not looked at.
 
-    `rows` float64[k, 3] or float32[k, 3] are left edge, right edge and count of each bucket: a view. `moments` are what
-    fasthist writes beside them, without buckets; None in the files of others.
+    `rows` [k, 3] are left edge, right edge and count of each bucket: a view of the tensor's own type, float32 for bfloat16.
+    `moments` are what fasthist writes beside them, without buckets; None in the files of others.
     """
 
     rows: NDArray[Any]
@@ -153,7 +169,7 @@ def read_event(data: bytes) -> Event:
     MessageError
         It is none.
     """
-    wall_time, step, source = 0.0, 0, None
+    wall_time, step, source, version, starts = 0.0, 0, None, None, False
     values: list[Place] = []
     for key, at, stop in split(data, 0, len(data)):
         if key == _SUMMARY:
@@ -170,12 +186,27 @@ def read_event(data: bytes) -> Event:
             step = signed(at)
         elif key == _SOURCE:
             source = at, stop
-    return Event(wall_time, step, values, source)
+        elif key == _VERSION:
+            version = at, stop
+        elif key == _SESSION:
+            starts = any(
+                inner == _STATUS and status == fields.SESSION_START
+                for inner, status, _ in split(data, at, stop)
+            )
+    return Event(wall_time, step, values, source, version, starts)
 
 
 def read_writer(data: bytes, place: Place) -> bytes:
     """Decode who wrote a file, from the `source` of its first event."""
     return _last(data, place, _WRITER) or b""
+
+
+def read_version(data: bytes, place: Place) -> float:
+    """Decode the version of a file, from the `version` of an event; -1 if it is no number."""
+    try:
+        return float(data[slice(*place)].decode().rpartition("brain.Event:")[2])
+    except ValueError:
+        return -1.0
 
 
 def read_value(data: bytes, place: Place) -> Value:
@@ -356,16 +387,19 @@ def read_rows(data: bytes, place: Place) -> Rows:
         elif key == _TENSOR_MOMENTS:
             moments = read_moments(data, (at, stop))
     if dtype not in _FORMATS:
-        msg = f"the histogram is a tensor of data type {dtype}, not float or double"
+        msg = f"the histogram is a tensor of data type {dtype}, not of floats or integers"
         raise MessageError(msg)
     if content is not None and content[0] < content[1]:
         parts = [read_numbers(data, *content, _FORMATS[dtype])]
+        if dtype == fields.DT_BFLOAT16:
+            parts = [(parts[0].astype(np.uint32) << 16).view(np.float32)]
     values = _joined(parts)
     if len(sizes) != 2 or sizes[1] != 3:
         msg = f"the histogram is a tensor of the shape {sizes[:8]}, not (k, 3)"
         raise MessageError(msg)
+    if values.size == 1 and 0 < sizes[0] <= _MOST_ROWS:
+        values = values.repeat(3 * sizes[0])
     if values.size != 3 * sizes[0]:
-        # A tensor may leave out values that repeat the last one; no writer of histograms does.
         msg = f"the tensor of the histogram holds {values.size} values, but its shape is {sizes}"
         raise MessageError(msg)
     return Rows(values.reshape(-1, 3), moments)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from fasthist.errors import ArgumentError, MessageError
+from fasthist.errors import MessageError
 from fasthist.events.finding import RunFiles, event_files, run_files
 from fasthist.events.parsing import read_event, read_text, read_value
 from fasthist.events.recordfile import RecordFile
 from fasthist.events.restoring import regular
+from fasthist.events.stored import check_exists, is_dir, names_in
 from fasthist.hist import Histogram
 
 
@@ -47,7 +47,8 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
     Parameters
     ----------
     log_dir : str or os.PathLike
-        A directory, with all directories in it, of which each is a run; or one file.
+        A directory, with all directories in it, of which each is a run; or one file. Or the URL of either, such as
+        ``s3://bucket/runs`` (needs fsspec and its package for it).
     skip_corrupt : bool
         Pass over records that are damaged, and count them in ``corrupt_count``, instead of raising.
 
@@ -60,13 +61,15 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
     Raises
     ------
     ArgumentError
-        There is no such directory or file.
+        There is no such directory or file, or fsspec does not know this kind of URL.
+    MissingPackageError
+        What reads this kind of URL is not installed.
 
     Notes
     -----
     Files of fasthist, torch, tensorboardX, TensorFlow and Keras are read, and both forms of histograms in them. What
     the form does not tell is None: TensorFlow 2's and Keras' rows have no sums, and only fasthist tells how many
-    values were NaN and infinite. A histogram has the file's buckets, and around a constant their ends may leave the
+    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A histogram has the file's buckets, and around a constant their ends may leave the
     value a little room. Everything in the files is given, also what a restarted run has written again.
 
     Examples
@@ -98,12 +101,7 @@ class EventReader:
     def __init__(self, log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> None:
         self.log_dir = os.fsdecode(log_dir)
         self.skip_corrupt = skip_corrupt
-        if not Path(self.log_dir).exists():
-            msg = (
-                f"log_dir={self.log_dir!r} is not there. Accepted: a directory or an event file. "
-                f"Hint: paths are taken from {str(Path.cwd())!r}."
-            )
-            raise ArgumentError(msg)
+        check_exists(self.log_dir, "log_dir")
         self._runs: dict[str, RunFiles[Histogram]] = {}
         self._walk: Iterator[ReadHistogram] | None = None
 
@@ -159,11 +157,10 @@ def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, floa
     -----
     Damaged records, and one that is not all there, are passed over. Holds one block or one record.
     """
-    directory = Path(os.fsdecode(log_dir))
-    if not directory.is_dir():
+    directory = os.fsdecode(log_dir)
+    if not is_dir(directory):
         return
-    names = [path.name for path in directory.iterdir() if path.is_file()]
-    for path in event_files(str(directory), names):
+    for path in event_files(directory, names_in(directory)):
         for payload, _ in RecordFile(path, skip_corrupt=True):
             with contextlib.suppress(MessageError):
                 event = read_event(payload)

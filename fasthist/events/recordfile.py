@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator
-from io import FileIO
 
 from fasthist.errors import EventFileError
 from fasthist.events.record import HEADER, OVERHEAD, find_record, read_header, unframe
+from fasthist.events.stored import Stored, open_file
 
 BLOCK = 1 << 18
 """Bytes that are read at a time.
@@ -49,13 +49,13 @@ class RecordFile:
         self._lost = False  # whether there is no record at `offset`, but perhaps one behind it
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
-        with FileIO(self.path) as file:
+        with contextlib.closing(open_file(self.path)) as file:
             while not self._lost or self._search(file):
                 yield from self._whole_records(file)
                 if not self._lost:
                     return
 
-    def _whole_records(self, file: FileIO) -> Iterator[tuple[bytes, int]]:
+    def _whole_records(self, file: Stored) -> Iterator[tuple[bytes, int]]:
         """Give records up to the end, or up to one with a wrong checksum."""
         data, at = b"", 0
         file.seek(self.offset)
@@ -72,7 +72,7 @@ class RecordFile:
             end = at + OVERHEAD + length
             if len(data) < end:
                 # Nothing is allocated for a record that is not there.
-                if self.offset + end - at > os.fstat(file.fileno()).st_size:
+                if self.offset + end - at > file.size():
                     return
                 data, at, end = _fill(file, data[at:], end - at), 0, end - at
                 if len(data) < end:
@@ -97,7 +97,7 @@ class RecordFile:
             raise EventFileError(self.path, self.offset, problem)
         self.corrupt_count += 1
 
-    def _search(self, file: FileIO) -> bool:
+    def _search(self, file: Stored) -> bool:
         """Move `offset` to the next record behind it; say whether there is one."""
         self.offset += 1
         file.seek(self.offset)
@@ -118,7 +118,7 @@ class RecordFile:
             data = data[-HEADER:]
 
 
-def _fill(file: FileIO, data: bytes, size: int) -> bytes:
+def _fill(file: Stored, data: bytes, size: int) -> bytes:
     """Give these bytes and those that follow them, at least `size` unless the file ends before."""
     parts = [data]
     missing = size - len(data)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fasthist.errors import ArgumentError, MissingPackageError
+from fasthist.errors import ArgumentError, FasthistError, MissingPackageError
 from fasthist.events.files import EventFile, new_name
 
 _WAITS = (0.1, 0.5, 2.0)
@@ -22,6 +22,46 @@ _WAITS = (0.1, 0.5, 2.0)
 
 _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a"}
 """Here nothing has to be made before a file; asked to, fsspec's packages would make a bucket of a mistyped name."""
+
+
+def is_url(path: str) -> bool:
+    """Say whether this is a URL, and no path of this machine."""
+    return "://" in path
+
+
+def system_of(url: str) -> tuple[Any, str]:
+    """Give fsspec's file system of a URL, which has seen nothing yet, and the path there.
+
+    Raises
+    ------
+    MissingPackageError
+        fsspec, or its package for this kind of URL, is not installed.
+    ArgumentError
+        fsspec does not know this kind of URL.
+    """
+    _check_kind(url)
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(url)
+    system.invalidate_cache()
+    return system, path
+
+
+def _check_kind(url: str) -> None:
+    try:
+        import fsspec
+    except ImportError as error:
+        package = extra = "fsspec"
+        purpose = f"log_dir={url!r}"
+        raise MissingPackageError.for_extra(package, extra, purpose) from error
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0])
+    except ImportError as error:
+        msg = f"log_dir={url!r} needs a package that is not installed: {error}"
+        raise MissingPackageError(msg) from error
+    except ValueError as error:
+        msg = f"log_dir={url!r}: {error}. Accepted: a local directory, or a URL that fsspec knows."
+        raise ArgumentError(msg) from error
 
 
 class RemoteFolder:
@@ -43,29 +83,13 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        try:
-            import fsspec
-        except ImportError as error:
-            package = extra = "fsspec"
-            purpose = f"log_dir={url!r}"
-            raise MissingPackageError.for_extra(package, extra, purpose) from error
-        try:
-            fsspec.get_filesystem_class(url.partition("://")[0])
-        except ImportError as error:
-            msg = f"log_dir={url!r} needs a package that is not installed: {error}"
-            raise MissingPackageError(msg) from error
-        except ValueError as error:
-            msg = f"log_dir={url!r}: {error}. Accepted: a local directory, or a URL that fsspec knows."
-            raise ArgumentError(msg) from error
+        _check_kind(url)
 
     def create(self, suffix: str, header: bytes) -> RemoteFile:
         """Begin a new file in a spool of its own; nothing is sent yet."""
-        import fsspec
-
-        with _as_os_error(self._url):
+        with as_os_error(self._url):
             # Not kept: a connection does not survive a fork.
-            system, path = fsspec.core.url_to_fs(self._url)
-            system.invalidate_cache()
+            system, path = system_of(self._url)
             try:
                 taken = system.ls(path, detail=False)
             except FileNotFoundError:
@@ -110,7 +134,7 @@ class RemoteFile:
             return
         for wait in (*_WAITS, None):
             try:
-                with _as_os_error(self.name):
+                with as_os_error(self.name):
                     if self.name.partition("://")[0] not in _OBJECT_STORES:
                         self._system.makedirs(self._path.rpartition("/")[0], exist_ok=True)
                     self._system.put_file(self._spool.name, self._path)
@@ -136,11 +160,11 @@ class RemoteFile:
 
 
 @contextlib.contextmanager
-def _as_os_error(url: str) -> Iterator[None]:
-    # Each of fsspec's packages raises errors of its own; what may be caught once is one that names the place.
+def as_os_error(url: str) -> Iterator[None]:
+    """Turn what fsspec's packages raise, each its own errors, into an OSError that names the place."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, FasthistError):
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__

@@ -47,8 +47,10 @@ def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
         else:
             kept[tag] = at, wall_time, value
             stale.discard(tag)
-    events = purge_events(time.time(), step)
+    again: dict[tuple[int, float], list[bytes]] = {}  # what was in one event stays in one
     for tag in sorted(stale & kept.keys()):
         at, wall_time, value = kept[tag]
-        events.append(summary_event([value], wall_time, at))
-    return events
+        again.setdefault((at, wall_time), []).append(value)
+    return purge_events(time.time(), step) + [
+        summary_event(values, wall_time, at) for (at, wall_time), values in again.items()
+    ]

@@ -18,6 +18,9 @@ from fasthist.hist import Histogram
 Specials = tuple[int | None, int | None, int | None]
 """How many NaN, +infinity and -infinity; None where nothing tells."""
 
+EXACT = 2.0**24
+"""Whole numbers below this one are exact in the float32 of a scalar."""
+
 UNTOLD: Specials = (None, None, None)
 NONE: Specials = (0, 0, 0)
 
@@ -43,34 +46,40 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
     Returns
     -------
     Histogram
-        Its buckets are from the first to the last that is not empty. Where the file's `num` is not the sum of the
-        counts, as torch writes it for values that it did not count, `sum` and `sum_squares` are of other values
-        too, and None; so are `min` and `max` where they lie outside the outer buckets.
+        Its buckets are from the first to the last that is not empty. Where the file's `num` is more than the sum of the
+        counts, as torch writes it for NaN, infinities and what lies beyond its buckets, `uncounted` is the difference;
+        `sum` and `sum_squares` are of those values too, and None. So are `min` and `max` outside the outer buckets.
 
     Raises
     ------
     MessageError
         It contradicts itself.
     """
+    numbers = moments.numbers
     limits, counted = map(_doubles, moments[1:3])
     if counted.size != limits.size:
         msg = f"the histogram has {limits.size} limits and {counted.size} counts"
         raise MessageError(msg)
     counts, num = _counted(counted)
     if not num:
-        return empty(specials, *_known_sums(moments.numbers, num))
+        return empty(*_missing(numbers, num, num, specials), *_known_sums(numbers, num))
     filled = counts.nonzero()[0]
     first, last = int(filled[0]), int(filled[-1])
     edges = np.empty(last - first + 2)
     edges[1:] = limits[first : last + 1]
     # The first limit is the right end of a bucket whose left one is nowhere.
-    edges[0] = limits[first - 1] if first else _begin(moments.numbers[0], float(limits[0]))
+    edges[0] = limits[first - 1] if first else _begin(numbers[0], float(limits[0]))
     counts = counts[first : last + 1]
+    total = num
+    if not (_all(edges[1:] > edges[:-1]) and edges[0] > -math.inf and edges[-1] < math.inf):
+        rows = np.column_stack((edges[:-1], edges[1:], counts))
+        rows = _placed(rows, numbers[0], numbers[1])
+        counts, num = _counted(rows[:, 2])
+        if not num:
+            return empty(*_missing(numbers, num, total, specials))
+        edges, counts, _, _ = _laid_out(rows, counts)
     ends = edges.item(0), edges.item(1), edges.item(-2), edges.item(-1)
-    if not (_all(edges[1:] > edges[:-1]) and ends[0] > -math.inf and ends[3] < math.inf):
-        msg = "the limits of the histogram's buckets do not increase, or are not finite"
-        raise MessageError(msg)
-    return _with_moments(moments, edges, counts, num, ends, specials)
+    return _made(edges, counts, num, *_borne_out(moments, num, ends, specials, total))
 
 
 def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None]:
@@ -99,7 +108,8 @@ def regular(found: list[Any], specials: list[Specials]) -> list[Histogram | None
     for i, start, stop, num, outer in rows:
         # Copies, or else a histogram that is kept would keep all of them.
         edges, counts = joined.limits[start:stop].copy(), whole[start + 1 : stop].copy()
-        made[i] = _with_moments(found[i], edges, counts, int(num), outer, specials[i])
+        told = _borne_out(found[i], int(num), outer, specials[i])
+        made[i] = _made(edges, counts, int(num), *told)
     return made
 
 
@@ -112,17 +122,21 @@ class Numbers(NamedTuple):
     sum: float | None
     sum_squares: float | None
     zero_count: int | None
+    uncounted: int | None
+    nan_count: int | None
+    posinf_count: int | None
+    neginf_count: int | None
 
 
 def regular_numbers(found: list[Any], specials: list[Specials]) -> list[Numbers | None]:
     """Check histograms as `regular` does, and restore their numbers alone, in half the time."""
-    del specials
     made: list[Numbers | None] = [None] * len(found)
     joined = join(found)
     for i, num, outer in zip(
         joined.places.tolist(), joined.nums.tolist(), joined.ends.tolist(), strict=True
     ):
-        made[i] = Numbers(int(num), *_borne_out(found[i], num, outer))
+        told = _borne_out(found[i], int(num), outer, specials[i])
+        made[i] = Numbers(int(num), *told[:6], *told[6])
     return made
 
 
@@ -198,31 +212,67 @@ def _known_sums(numbers: Sequence[float], num: float) -> tuple[float | None, flo
     )
 
 
-def _with_moments(
-    moments: Moments,
-    edges: NDArray[np.float64],
-    counts: NDArray[Any],
-    num: float,
-    ends: Sequence[float],
-    specials: Specials,
-) -> Histogram:
-    """Make a histogram of what the file says beside its buckets, as far as these bear it out.
-
-    `ends` are its first two and its last two edges.
-    """
-    return _made(edges, counts, num, *_borne_out(moments, num, ends), specials)
+_Told = tuple[
+    float | None, float | None, float | None, float | None, int | None, int | None, Specials
+]
 
 
 def _borne_out(
-    moments: Moments, num: float, ends: Sequence[float]
-) -> tuple[float | None, float | None, float | None, float | None, int | None]:
-    """Return extremes, sums and the number of zeros, None for what the file does not tell or its buckets contradict."""
+    moments: Moments,
+    num: float,
+    ends: Sequence[float],
+    specials: Specials,
+    total: float | None = None,
+) -> _Told:
+    """Return what the file says beside the buckets, None where these contradict it.
+
+    That is the smallest and the largest value, both sums, how many values are zero, how many are in no bucket, and
+    `specials`. `ends` are the first two and the last two edges, `total` all counts of the file where `num` is only part of
+    them.
+    """
     low, high, *_ = moments.numbers
+    zeros = moments.zero_count
+    uncounted, specials = _missing(moments.numbers, num, num if total is None else total, specials)
     return (
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
         *_known_sums(moments.numbers, num),
-        int(moments.zero_count) if 0 <= moments.zero_count <= num else None,
+        int(zeros) if 0 <= zeros <= num else None,
+        uncounted,
+        specials,
+    )
+
+
+def _missing(
+    numbers: Sequence[float], num: float, total: float, specials: Specials
+) -> tuple[int | None, Specials]:
+    """Give how many values the file tells of beside the `num` in buckets, None if it does not tell, and which kinds they are.
+
+    `total` are all its counts, more than `num` where some have no place.
+    """
+    low, high, said, *_ = numbers
+    if said == num == total:
+        return beside(specials), specials
+    told = max(total, said if said < _WHOLE else 0)
+    if told > num and isinstance(num, int):
+        return int(told - num), _ruled_out(low, high, specials)
+    return None, specials
+
+
+def beside(specials: Specials) -> int:
+    """Give how many values there are at least of kinds whose count is told, but too large for the scalar that tells it."""
+    return 0 if None not in specials or specials == UNTOLD else int(EXACT)
+
+
+def _ruled_out(low: float, high: float, specials: Specials) -> Specials:
+    """Set to 0 what the extremes of all values rule out; a NaN among the values makes both of them NaN."""
+    if math.isnan(low) or math.isnan(high):
+        return specials
+    nan, posinf, neginf = specials
+    return (
+        nan or 0,
+        0 if posinf is None and high < math.inf else posinf,
+        0 if neginf is None and low > -math.inf else neginf,
     )
 
 
@@ -244,6 +294,7 @@ def from_rows(form: Rows, specials: Specials = UNTOLD) -> Histogram:
     Histogram
         With an empty bucket in each gap. Where no moments are written beside the rows, `min` and `max` are the outer ends
         of what is not empty, and the sums are unknown.
+        Rows without a finite end count in `uncounted`, beside the one value at least that is not finite then.
 
     Raises
     ------
@@ -252,24 +303,83 @@ def from_rows(form: Rows, specials: Specials = UNTOLD) -> Histogram:
 
     Notes
     -----
-    TensorFlow's rows of a constant have no width. Its rows of NaN count nothing; those of infinities cannot be used.
+    TensorFlow's rows of a constant have no width. Where there is a NaN, all its edges are NaN and nothing is counted; with
+    an infinity some are, and the finite values are counted in one row that reaches there, or not at all.
     """
     rows = form.rows.astype(np.float64)
     counts, num = _counted(rows[:, 2])
-    if not num:
-        return empty(specials)
-    if counts.item(0) and counts.item(-1) and rows[1:, 0].tobytes() == rows[:-1, 1].tobytes():
+    uncounted = None if specials == UNTOLD else beside(specials)
+    if (
+        num
+        and counts.item(0)
+        and counts.item(-1)
+        and rows[1:, 0].tobytes() == rows[:-1, 1].tobytes()
+    ):
         # Mostly one row begins where another ends.
         edges = np.empty(len(rows) + 1)
         edges[1:] = rows[:, 1]
         edges[0] = low = rows.item(0)
         high = rows.item(-2)
         if low > -math.inf and high < math.inf and _all(edges[1:] > edges[:-1]):
-            return _of_rows(form.moments, edges, counts, num, (low, high), specials)
+            told = _beside_rows(form.moments, edges, counts, num, (low, high), uncounted, specials)
+            return _made(edges, counts, num, *told)
+    if not np.isfinite(rows[:, :2]).all():
+        low, high, total = rows.item(0), rows.item(-2), num
+        rows = _placed(rows, low, high)
+        counts, num = _counted(rows[:, 2])
+        is_infinite = math.isinf(low) or math.isinf(high)
+        is_told = is_infinite or not (total or (math.isfinite(low) and math.isfinite(high)))
+        if is_told:
+            specials = _ruled_out(low, high, specials)
+        if is_told or total > num:
+            uncounted = int(total - num) + is_told
+    if not num:
+        return empty(uncounted, specials)
+    edges, counts, low, high = _laid_out(rows, counts)
+    told = _beside_rows(form.moments, edges, counts, num, (low, high), uncounted, specials)
+    return _made(edges, counts, num, *told)
+
+
+def _beside_rows(
+    moments: Moments | None,
+    edges: NDArray[np.float64],
+    counts: NDArray[Any],
+    num: float,
+    ends: tuple[float, float],
+    uncounted: int | None,
+    specials: Specials,
+) -> _Told:
+    if moments is None:
+        return *ends, None, None, None, uncounted, specials
+    first, last = counts.nonzero()[0][[0, -1]]
+    outer = (*edges[first : first + 2].tolist(), *edges[last : last + 2].tolist())
+    return _borne_out(moments, num, outer, specials)
+
+
+def _placed(rows: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Give the rows that hold something between finite ends; for one that is not, an extreme of the values may stand."""
+    left, right = rows[:, 0], rows[:, 1]
+    rows = rows[(rows[:, 2] > 0) & ~(np.isinf(left) & (left == right))]
+    left, right = rows[:, 0], rows[:, 1]
+    if math.isfinite(low):
+        left[~np.isfinite(left) & (low <= right)] = low
+    if math.isfinite(high):
+        right[~np.isfinite(right) & (high >= left)] = high
+    return rows[np.isfinite(left) & np.isfinite(right)]
+
+
+def _laid_out(
+    rows: NDArray[np.float64], counts: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[Any], float, float]:
+    """Give edges that increase and the counts between them, and the outer ends of what is not empty; or raise MessageError."""
     ends = rows[:, :2].ravel()
-    if not (_all(ends[1:] >= ends[:-1]) and ends[0] > -math.inf and ends[-1] < math.inf):
-        msg = "the edges of the histogram's buckets go backwards, or are not finite"
-        raise MessageError(msg)
+    if not _all(ends[1:] >= ends[:-1]):
+        rows = rows[rows[:, 2] > 0]
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        counts, ends = _counted(rows[:, 2])[0], rows[:, :2].ravel()
+        if not _all(ends[1:] >= ends[:-1]):
+            msg = "the edges of the histogram's buckets go backwards, or one begins in another"
+            raise MessageError(msg)
     filled = counts.nonzero()[0]
     low, high = ends.item(2 * filled[0]), ends.item(2 * filled[-1] + 1)
     wide = ends[1:] > ends[:-1]
@@ -280,26 +390,10 @@ def from_rows(form: Rows, specials: Specials = UNTOLD) -> Histogram:
     # Every second bucket is the gap behind a row, which mostly has no width.
     spread = np.zeros(wide.size, dtype=counts.dtype)
     spread[::2] = counts
-    counts = spread[wide]
-    edges = np.empty(counts.size + 1)
+    edges = np.empty(np.count_nonzero(wide) + 1)
     edges[0] = ends[0]
     edges[1:] = ends[1:][wide]
-    return _of_rows(form.moments, edges, counts, num, (low, high), specials)
-
-
-def _of_rows(
-    moments: Moments | None,
-    edges: NDArray[np.float64],
-    counts: NDArray[Any],
-    num: float,
-    ends: tuple[float, float],
-    specials: Specials,
-) -> Histogram:
-    if moments is None:
-        return _made(edges, counts, num, *ends, None, None, None, specials)
-    first, last = counts.nonzero()[0][[0, -1]]
-    outer = (*edges[first : first + 2].tolist(), *edges[last : last + 2].tolist())
-    return _with_moments(moments, edges, counts, num, outer, specials)
+    return edges, spread[wide], low, high
 
 
 def _widened(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -329,13 +423,15 @@ def _widened(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def empty(
+    uncounted: int | None,
     specials: Specials,
     total: float | None = None,
     squares: float | None = None,
     zeros: int | None = None,
 ) -> Histogram:
     """Make the histogram of no finite value, over one bucket that means nothing."""
-    return _made(_NOWHERE.edges, _NO_COUNTS, 0, None, None, total, squares, zeros, specials)
+    told = (None, None, total, squares, zeros, uncounted, specials)
+    return _made(_NOWHERE.edges, _NO_COUNTS, 0, *told)
 
 
 def _counted(counts: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -376,6 +472,7 @@ def _made(
     total: float | None,
     squares: float | None,
     zeros: int | None,
+    uncounted: int | None,
     specials: Specials,
 ) -> Histogram:
     counts.setflags(write=False)
@@ -398,5 +495,6 @@ def _made(
         exponent_counts=None,
         cast_losses=None,
         outlined=None,
+        uncounted=uncounted,
     )
     return made

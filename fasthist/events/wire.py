@@ -17,6 +17,7 @@ import functools
 import math
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -360,18 +361,19 @@ def read_float(data: bytes, at: int) -> float:
     return value
 
 
-def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[np.float64 | np.float32]:
-    """Look at packed doubles or floats where they lie.
+def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[Any]:
+    """Look at packed numbers where they lie.
 
     Parameters
     ----------
     data : bytes
     at, stop : int
-    dtype : {"<f8", "<f4"}
+    dtype : str
+        Little-endian, such as "<f8".
 
     Returns
     -------
-    float64[n] or float32[n]
+    array[n]
         Read-only, seldom aligned; it keeps `data` alive.
 
     Raises
@@ -379,7 +381,7 @@ def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[np.floa
     MessageError
         The bytes are no whole number of them.
     """
-    count, rest = divmod(stop - at, 8 if dtype == "<f8" else 4)
+    count, rest = divmod(stop - at, 8 if dtype == "<f8" else int(dtype[2:]))
     if rest:
         msg = f"{stop - at} bytes are no whole number of values"
         raise MessageError(msg)

@@ -21,7 +21,7 @@ from fasthist.errors import ArgumentError
 from fasthist.events import endings
 from fasthist.events.background import Entry, Limits, Log
 from fasthist.events.files import Folder, LocalFolder
-from fasthist.events.remote import RemoteFolder
+from fasthist.events.remote import RemoteFolder, is_url
 
 WhenFull = Literal["wait", "drop_oldest"]
 
@@ -97,7 +97,7 @@ class EventFileWriter:
                 raise ArgumentError(msg)
         directory = os.fsdecode(log_dir)
         folder: Folder
-        if "://" in directory:
+        if is_url(directory):
             folder = RemoteFolder(directory)
             max_file_bytes = max_file_bytes or REMOTE_FILE_BYTES
         else:

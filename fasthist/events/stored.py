@@ -1,0 +1,152 @@
+"""Where event files are read: in directories of this machine, or behind a URL that fsspec knows (``s3://``, ``memory://``).
+
+A path is either. Whatever is read through a URL raises OSError as a local file would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+from fasthist.errors import ArgumentError
+from fasthist.events.remote import as_os_error, is_url, system_of
+
+# Bytes that are asked for at a time, for each request takes some 50 ms.
+_BLOCK = 4 << 20
+
+
+class Stored(Protocol):
+    """The bytes of one file."""
+
+    def seek(self, offset: int, /) -> int:
+        """Move to a byte."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give so many bytes, fewer at the end."""
+
+    def size(self) -> int:
+        """Give the number of bytes in the file."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class _LocalFile(FileIO):
+    def size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+
+class _RemoteFile:
+    """A file as it was when it was opened, which holds one block of it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with as_os_error(url):
+            self._system, self._path = system_of(url)
+            self._size: int = self._system.size(self._path)
+        self._at = self._begin = 0
+        self._block = b""
+
+    def seek(self, offset: int, /) -> int:
+        self._at = offset
+        return offset
+
+    def read(self, size: int, /) -> bytes:
+        stop = min(self._at + size, self._size)
+        if self._at >= stop:
+            return b""
+        if not self._begin <= self._at <= stop <= self._begin + len(self._block):
+            end = min(max(stop, self._at + _BLOCK), self._size)
+            with as_os_error(self._url):
+                self._block = self._system.cat_file(self._path, start=self._at, end=end)
+            self._begin = self._at
+        data = self._block[self._at - self._begin : stop - self._begin]
+        self._at += len(data)
+        return data
+
+    def size(self) -> int:
+        return self._size
+
+    def close(self) -> None:
+        self._block = b""
+
+
+def open_file(path: str) -> Stored:
+    """Open a file to read it; OSError if that fails."""
+    return _RemoteFile(path) if is_url(path) else _LocalFile(path)
+
+
+def size_of(path: str) -> int:
+    """Give the bytes of a file; OSError if it is not there."""
+    if not is_url(path):
+        return Path(path).stat().st_size
+    with as_os_error(path):
+        system, place = system_of(path)
+        return int(system.size(place))
+
+
+def check_exists(path: str, name: str = "") -> None:
+    """Raise ArgumentError if there is neither a directory nor a file; `name` is the argument that it was given as.
+
+    Raises
+    ------
+    MissingPackageError
+        What reads this kind of URL is not installed.
+    """
+    hint = f"Hint: paths are taken from {str(Path.cwd())!r}."
+    if is_url(path):
+        with as_os_error(path):
+            system, place = system_of(path)
+            is_there = system.exists(place)
+        hint = "Hint: was anything flushed to it?"
+    else:
+        is_there = Path(path).exists()
+    if not is_there:
+        told = f"{name}={path!r}" if name else path
+        msg = f"{told} is not there. Accepted: a directory or an event file. {hint}"
+        raise ArgumentError(msg)
+
+
+def is_dir(path: str) -> bool:
+    """Say whether this is a directory; a file is none, nor what is not there."""
+    if not is_url(path):
+        return Path(path).is_dir()
+    with as_os_error(path):
+        system, place = system_of(path)
+        return bool(system.isdir(place))
+
+
+def join(directory: str, name: str) -> str:
+    """Give the path of something in a directory; "." is the directory itself."""
+    if not is_url(directory):
+        return str(Path(directory, name))
+    return directory if name == "." else f"{directory.rstrip('/')}/{name}"
+
+
+def names_in(directory: str) -> list[str]:
+    """Give the names of the files in a directory."""
+    return next((names for _, names in walk(directory)), [])
+
+
+def walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Give each directory from `top` on, as its path below it with slashes, and the names of the files in it."""
+    if is_url(top):
+        with as_os_error(top):
+            system, place = system_of(top)
+            for directory, _, names in system.walk(place):
+                yield directory[len(place) :].strip("/") or ".", list(names)
+        return
+    seen: set[tuple[int, int]] = set()
+    # Runs are often links to directories elsewhere; one that leads back up must not be followed for ever.
+    for directory, inner, names in os.walk(top, followlinks=True):
+        status = Path(directory).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            inner.clear()
+            continue
+        seen.add(identity)
+        inner.sort()
+        yield Path(directory).relative_to(top).as_posix(), names
