@@ -178,7 +178,6 @@ def warmup() -> None:
     >>> import fasthist
     >>> fasthist.warmup()
     """
-    from fasthist.events.messages import ZERO_COUNT_KEY
     from fasthist.kernels.encoding import encode
     from fasthist.kernels.transport import wasserstein, wasserstein_of_pairs
     from fasthist.stacked import Stacked
@@ -192,7 +191,7 @@ def warmup() -> None:
                 histogram(array, buckets=buckets)
     rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 6))
     out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
-    encode(rows, np.array([0, 1]), moments, 1, ZERO_COUNT_KEY, 2, out, ends)
+    encode(rows, np.array([0, 1]), moments, 1, np.frombuffer(b"key", np.uint8), 2, out, ends)
     edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
     wasserstein(edges, counts[1:], edges, counts[1:])
     wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)

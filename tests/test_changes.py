@@ -240,7 +240,7 @@ def test_aim(need, model):
     need("aim")
     values = weight_of(model)
     counts, edges = write("Aim", fasthist=fasthist, x=values).found.to_np_histogram()
-    assert counts.size == 64
+    assert counts.size == 30
     assert follows(values, counts, edges)
 
 

@@ -26,6 +26,7 @@ import fasthist
 from fasthist.cli import main
 from fasthist.commands import comparing
 from fasthist.estimates import spread
+from fasthist.events.parsing import Rows
 from fasthist.events.restoring import from_rows
 
 RNG = np.random.default_rng(4)
@@ -174,7 +175,7 @@ def test_extreme_values_in_parquet(runs, name, tmp_path, need):
 
 def test_a_deviation_whose_square_overflows():
     rows = np.array([[-2e300, -1e300, 1], [1e300, 2e300, 1]])
-    mean, std, is_told = spread(from_rows(rows))
+    mean, std, is_told = spread(from_rows(Rows(rows)))
     assert (mean, is_told) == (0, False)
     assert std == pytest.approx(1e300 * math.sqrt(1.5**2 + 1 / 12))
 
