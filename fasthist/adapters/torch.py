@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import as_sink
 
 torch = require("torch")
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def watch(
     model: Any,
-    writer: Sink | None,
+    writer: Any,
     log: str | Iterable[str] = "all",
     every: int = 100,
     *,
@@ -41,8 +41,8 @@ def watch(
     ----------
     model : torch.nn.Module
         Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside.
-    writer : Sink or None
-        A `fasthist.SummaryWriter`, the one of this module, or a sink of `fasthist.sinks`. It stays open. None, with
+    writer : path, SummaryWriter, Sink, run, tracker, logger or None
+        Whatever `fasthist.sinks.as_sink` takes. It stays open; of a path, ``close()`` closes the files. None, with
         `distributed`, on the ranks that do not write.
     log : str or iterable of str
         Some of "weights", "gradients", "updates" and "activations"; "all" is the first three.
@@ -109,7 +109,7 @@ class Watch:
     """What `watch` returns."""
 
     def __init__(
-        self, model: Any, writer: Sink | None, log: str | Iterable[str], every: int,
+        self, model: Any, writer: Any, log: str | Iterable[str], every: int,
         selection: Selection, optimizer: Any, distributed: Any,
     ) -> None:  # fmt: skip
         if not isinstance(model, torch.nn.Module):
@@ -129,7 +129,8 @@ class Watch:
         self._kinds = parse_log(log)
         self._schedule = Schedule(every)
         self._selection = selection
-        self._writer = writer
+        self._given = writer
+        self._writer = None if writer is None else as_sink(writer)
         self._hooks: list[Any] = []
         self._before: dict[str, Any] = {}
         self._outputs: dict[str, list[Histogram]] = {}
@@ -168,13 +169,15 @@ class Watch:
             self._prepare()
 
     def close(self) -> None:
-        """Remove all hooks; the writer stays open."""
+        """Remove all hooks; a writer stays open, the files of a path are closed."""
         self._release()
         self._schedule.due = False
         if self._attached is not None:
             self._attached.remove()
             self._attached = None
         self._model = _gone
+        if self._writer is not None and self._writer is not self._given:
+            self._writer.close()
 
     def __enter__(self) -> Self:
         return self

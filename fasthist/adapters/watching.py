@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
+from types import FrameType
+from typing import Any
 
 from fasthist.errors import ArgumentError
 
@@ -35,6 +38,37 @@ def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tupl
         msg = f'log={log!r} is not known. Accepted: "all", or some of {", ".join(map(repr, accepted))}.'
         raise ArgumentError(msg)
     return tuple(kind for kind in accepted if kind in asked)
+
+
+def caller(kind: type) -> Any:
+    """Return the ``self`` of the nearest caller that is of a class, or None.
+
+    Keras and transformers tell a callback neither what it is in the same list with, nor whose list that is.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if issubclass(type(owner), kind):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+_EVERY = re.compile(r"freq|interval|period|every|n_steps|_steps$")
+
+
+def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
+    """Raise an error for arguments that other libraries have, and name the one that means the same.
+
+    Raises
+    ------
+    ArgumentError
+        There is one.
+    """
+    for name in arguments:
+        hint = f" Hint: {name} is every= here, a number of steps." if _EVERY.search(name) else ""
+        msg = f"{name}= is not an argument. Accepted: {accepted}.{hint}"
+        raise ArgumentError(msg)
 
 
 def distinct(names: Iterable[str]) -> list[str]:
