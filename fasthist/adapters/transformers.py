@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ require("transformers")
 
 from transformers import Trainer, TrainerCallback, integrations
 from transformers.trainer_callback import CallbackHandler
-from transformers.trainer_utils import default_logdir
 from transformers.utils import logging
 
 _log = logging.get_logger("transformers.fasthist")  # is shown, and silenced, with its own
@@ -186,7 +187,9 @@ def _own_files() -> Any:
         logging_dir: str | None
 
         def _init_summary_writer(self, args: Any) -> None:
-            self.logging_dir = self.logging_dir or str(Path(args.output_dir, default_logdir()))
+            if self.logging_dir is None:
+                name = f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+                self.logging_dir = str(Path(args.output_dir, "runs", name))
             super()._init_summary_writer(args)
 
     files = Files()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, FasthistError
 
 KINDS = ("weights", "gradients", "updates", "activations")
 """Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
@@ -69,6 +70,40 @@ def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
         hint = f" Hint: {name} is every= here, a number of steps." if _EVERY.search(name) else ""
         msg = f"{name}= is not an argument. Accepted: {accepted}.{hint}"
         raise ArgumentError(msg)
+
+
+def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
+    """Leave out of a tree what cannot be counted, and say so once for each tag.
+
+    Parameters
+    ----------
+    tree : tree
+        Of arrays and histograms.
+    warned : set of str
+        Tags that were told of before; those told of now are added.
+
+    Returns
+    -------
+    dict of str to array or Histogram
+        By tag.
+    """
+    from fasthist.hist import Histogram
+    from fasthist.intake import read
+    from fasthist.sharding import local_part
+    from fasthist.tree import named_leaves
+
+    kept = {}
+    for tag, leaf in named_leaves(tree).items():
+        try:
+            if not isinstance(leaf, Histogram):
+                read(local_part(leaf, tag), tag)
+        except FasthistError as error:
+            if tag not in warned:
+                warned.add(tag)
+                warnings.warn(f"fasthist: left out, and the rest is logged: {error}", stacklevel=3)
+        else:
+            kept[tag] = leaf
+    return kept
 
 
 def distinct(names: Iterable[str]) -> list[str]:
