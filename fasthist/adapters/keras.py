@@ -242,9 +242,9 @@ class HistogramCallback(Callback):
         for callback in others:
             if callback is self:
                 break
-            if isinstance(callback, HistogramCallback) and callback._tensorboard is not None:
-                if os.path.normpath(callback._log_dir) == folder:
-                    return callback._tensorboard
+            tensorboard = getattr(callback, "_tensorboard", None)
+            if tensorboard is not None and os.path.normpath(tensorboard.log_dir) == folder:
+                return tensorboard
         return None
 
     def _close(self) -> None:
@@ -256,10 +256,11 @@ class HistogramCallback(Callback):
 
     def _log(self, step: int) -> None:
         if self._writer is None:
-            if self._open is not None:
-                self._writer = self._open()
+            tensorboard = self._beside or self._tensorboard
+            if tensorboard is None:
+                self._writer = self._open() if self._open is not None else None
             else:
-                self._writer = as_sink((self._beside or self._tensorboard)._train_writer)
+                self._writer = as_sink(tensorboard._train_writer)
         if self._writer is None:
             return
         if hasattr(self.model, "jax_state_sync"):
