@@ -566,6 +566,8 @@ def _parts(tag: str, tensor: Any) -> Iterator[tuple[str, Any]]:
         tensor = tensor.coalesce().values()
     elif tensor.layout in _HAS_VALUES or (tensor.is_nested and not _has_holes(tensor)):
         tensor = tensor.values()
+        if tensor.is_complex():
+            tensor = tensor.clone()  # torch takes no real part of what is a view of a sparse tensor
     if tensor.is_complex():
         yield f"{tag}/real", tensor.real
         yield f"{tag}/imag", tensor.imag
@@ -582,6 +584,7 @@ def _has_holes(nested: Any) -> bool:
 
 def _has_updates(one: Any) -> bool:
     has_values = (one.is_floating_point() or one.is_complex()) and not one.is_meta
+    has_values = has_values and not isinstance(one, torch._subclasses.FakeTensor)
     return has_values and one.layout is torch.strided and not (one.is_nested or one.is_quantized)
 
 
