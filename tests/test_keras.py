@@ -50,6 +50,7 @@ def test_training(need, backend, tmp_path):
     ]
     assert set(told["embedding"].values()) == {True}, told["embedding"]
     assert told["several at once"] == (None if backend == "torch" else [3, 11, 19, 27])
+    assert told["restless"]
     without_batch, unknown, no_tuple, negative, never = told["errors"]
     assert "gradients need values to be computed on" in without_batch
     assert "log='updates' is not known" in unknown
