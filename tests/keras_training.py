@@ -251,13 +251,12 @@ class Restless(keras.layers.Layer):
     def __init__(self):
         super().__init__()
         self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
-        self.seen = keras.metrics.Mean(name="seen")
         self.noise = keras.layers.GaussianNoise(0.1)
 
     def call(self, x):
         self.calls.assign(self.calls + 1)
-        self.seen.update_state(keras.ops.mean(x))
         self.add_loss(0.1 * keras.ops.mean(x**2))
+        x = x + 0.001 * (random.random() + np.random.random())  # noqa: NPY002
         return self.noise(x, training=True)
 
 
