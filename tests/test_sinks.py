@@ -502,3 +502,22 @@ def test_several_sinks_get_what_is_counted_once():
     both.close()
     assert one.steps[1]["w"] is other.steps[1]["w"]
     assert one.steps[1]["w"].num == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightnings_loggers_are_writers(need, tree, tmp_path):
+    need("lightning.pytorch"), need("mlflow"), need("matplotlib"), need("tensorboard")
+    from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+
+    mlflow = MLFlowLogger(
+        "e", tracking_uri=f"sqlite:///{tmp_path}/runs.db", artifact_location=(tmp_path / "artifacts").as_uri()
+    )  # fmt: skip
+    sinks.as_sink(mlflow).add_histograms(tree, 3)
+    check(mlflow.experiment.get_run(mlflow.run_id).data.metrics, tree)
+    board = TensorBoardLogger(tmp_path / "board")
+    sink = sinks.as_sink(board)
+    sink.add_histograms(tree, 3)
+    sink.flush()
+    assert scalars_and_histograms(board.log_dir)["weights/fc"] == [3]
+    with pytest.raises(ArgumentError, match="writer=CSVLogger takes no histograms"):
+        sinks.as_sink(CSVLogger(tmp_path / "csv"))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -222,8 +223,14 @@ class HistogramCallback(Callback):
 
     def _tell(self, event: str, *arguments: Any) -> None:
         """Hand an event on to what writes the scalars, unless somebody else does."""
-        if self._tensorboard is not None and self._beside is None:
+        if self._tensorboard is None or self._beside is not None:
+            return
+        if event != "on_epoch_end":
             getattr(self._tensorboard, event)(*arguments)
+            return
+        # Keras reads its learning rate in a way that NumPy warns of; where warnings are errors, training would end.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self._tensorboard.on_epoch_end(*arguments)
 
     def _other_writer(self) -> Any:
         """Return the callback in the same list that writes the scalars of the directory; None if it is this one."""
