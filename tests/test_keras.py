@@ -23,7 +23,7 @@ def test_training(need, backend, tmp_path):
         [sys.executable, str(HERE / "keras_training.py"), str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "KERAS_BACKEND": backend},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
