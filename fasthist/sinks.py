@@ -7,13 +7,22 @@ any are.
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
 from fasthist.packages import require
+
+if TYPE_CHECKING:
+    from fasthist.summary_writer import SummaryWriter
 
 
 class Sink(Protocol):
@@ -67,13 +76,34 @@ def _scalars(tag: str, histogram: Histogram) -> Iterator[tuple[str, float]]:
             yield f"{tag}/{name}", value
 
 
-class WandbSink(_TrackerSink):
+class _RowSink(_TrackerSink):
+    """Log a row of values for each step; what W&B, trackio and SwanLab share."""
+
+    _method: str
+
+    def __init__(self, run: Any, step_metric: str | None = None) -> None:
+        self._run = run
+        self._step_metric = step_metric
+
+    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+        values = _values(found, self._method)
+        if self._step_metric is None:
+            self._run.log(values, step=step)
+        else:
+            # The run counts its rows itself: a step of ours would shift, or be dropped behind, the rows of others.
+            self._run.log(values if step is None else {**values, self._step_metric: step})
+
+
+class WandbSink(_RowSink):
     """Log to Weights & Biases: one ``run.log`` for each step.
 
     Parameters
     ----------
     run : wandb.Run, optional
         Default: the one that ``wandb.init`` has begun.
+    step_metric : str, optional
+        Log the step as a value of this name, such as "trainer/global_step", and leave the run's own counter alone: for
+        runs that are logged to without ``step=``.
 
     Raises
     ------
@@ -84,39 +114,76 @@ class WandbSink(_TrackerSink):
 
     Notes
     -----
-    W&B drops a step that is less than one logged before. Other values of the same step are kept beside these if they
-    are logged with ``step=`` too.
+    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too. W&B
+    drops what is logged for a step before its last one: then the histograms go to the next row, with "global_step" beside.
     """
 
-    def __init__(self, run: Any = None) -> None:
-        self._run = run or require("wandb").run
+    _method = "to_wandb"
+
+    def __init__(self, run: Any = None, step_metric: str | None = None) -> None:
+        super().__init__(run or require("wandb").run, step_metric)
         if self._run is None:
             msg = "there is no W&B run. Accepted: WandbSink(run), or a call of wandb.init() before it."
             raise ArgumentError(msg)
 
     def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        self._run.log(_values(found, "to_wandb"), step=step)
+        if self._step_metric is None and step is not None and step < getattr(self._run, "step", 0):
+            self._run.log({**_values(found, self._method), "global_step": step})
+        else:
+            super()._log(found, step)
 
 
-class TrackioSink(_TrackerSink):
+class TrackioSink(_RowSink):
     """Log to trackio: one ``trackio.log`` for each step.
 
     Parameters
     ----------
     run : trackio.Run, optional
         Default: the one that ``trackio.init`` has begun.
+    step_metric : str, optional
+        As of `WandbSink`.
 
     Raises
     ------
+    ArgumentError
+        There is no such run.
     MissingPackageError
         trackio is not installed.
     """
 
-    def __init__(self, run: Any = None) -> None:
-        self._run = run or require("trackio")
+    _method = "to_trackio"
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        self._run.log(_values(found, "to_trackio"), step=step)
+    def __init__(self, run: Any = None, step_metric: str | None = None) -> None:
+        super().__init__(run or require("trackio").context_vars.current_run.get(), step_metric)
+        if self._run is None:
+            msg = "there is no trackio run. Accepted: TrackioSink(run), or a call of trackio.init() before it."
+            raise ArgumentError(msg)
+
+
+class SwanlabSink(_RowSink):
+    """Log to SwanLab: one ``run.log`` for each step.
+
+    Parameters
+    ----------
+    run : swanlab.Run, optional
+        Default: the one that ``swanlab.init`` has begun.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such run.
+    MissingPackageError
+        swanlab is not installed.
+    """
+
+    _method = "to_swanlab"
+
+    def __init__(self, run: Any = None) -> None:
+        swanlab = require("swanlab")
+        super().__init__(run or (swanlab.get_run() if swanlab.has_run() else None))
+        if self._run is None:
+            msg = "there is no SwanLab run. Accepted: SwanlabSink(run), or a call of swanlab.init() before it."
+            raise ArgumentError(msg)
 
 
 def _values(found: dict[str, Histogram], method: str) -> dict[str, Any]:
@@ -169,6 +236,8 @@ class MlflowSink(_TrackerSink):
     ----------
     run_id : str, optional
         Default: the run that is active.
+    client : mlflow.MlflowClient, optional
+        Of the server that has the run. Default: the one of ``mlflow.set_tracking_uri``.
 
     Raises
     ------
@@ -179,22 +248,294 @@ class MlflowSink(_TrackerSink):
 
     Notes
     -----
-    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags.
+    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that MLflow
+    refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
     """
 
-    def __init__(self, run_id: str | None = None) -> None:
-        self._mlflow = mlflow = require("mlflow")
+    def __init__(self, run_id: str | None = None, client: Any = None) -> None:
+        mlflow = require("mlflow")
         require("matplotlib.figure", "matplotlib")  # before the training begins
         active = mlflow.active_run()
         if run_id is None and active is None:
             msg = "no MLflow run is active. Accepted: MlflowSink(run_id), or a call of mlflow.start_run() before it."
             raise ArgumentError(msg)
         self._run_id = run_id or active.info.run_id
-        self._client = mlflow.MlflowClient()
+        self._client = client or mlflow.MlflowClient()
+        self._metric = require("mlflow.entities", "mlflow").Metric
+        self._names: dict[str, str] = {}
 
     def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+        step, now, metrics = step or 0, int(time.time() * 1000), []
         for tag, one in found.items():
             if one.num:
-                path = f"histograms/{tag}/{step or 0}.png"
+                path = f"histograms/{_mlflow_name(tag)}/{step}.png"
                 self._client.log_figure(self._run_id, one.to_mlflow(), path)
-            self._mlflow.log_metrics(dict(_scalars(tag, one)), step=step, run_id=self._run_id)
+            for name, value in _scalars(tag, one):
+                metrics.append(self._metric(self._name_of(name), value, now, step))
+        for first in range(0, len(metrics), _MLFLOW_MOST):
+            self._client.log_batch(self._run_id, metrics=metrics[first : first + _MLFLOW_MOST])
+
+    def _name_of(self, name: str) -> str:
+        """Return the name of a metric: the same at each step, and no file where another has a folder."""
+        if name not in self._names:
+            self._names[name] = _free(_mlflow_name(name), self._names.values())
+        return self._names[name]
+
+
+_MLFLOW_MOST = 1000
+"""Metrics that MLflow takes in one call."""
+
+_MLFLOW_REFUSED = re.compile(r"[^\w.\- /]" if os.name == "nt" else r"[^\w.\- :/]")
+_MLFLOW_LONGEST = 240
+
+
+def _mlflow_name(name: str) -> str:
+    parts = _MLFLOW_REFUSED.sub("_", name)[-_MLFLOW_LONGEST:].split("/")
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    """Return a name that is none of those taken, nor in a folder of such a name, nor the folder of one."""
+    count = 0
+    start = free = name
+    rest = ""
+    while True:
+        clash = next((one for one in taken if f"{one}/".startswith(f"{free}/")), None)
+        if clash is None:
+            clash = next((one for one in taken if free.startswith(f"{one}/")), None)
+            if clash is None:
+                return free
+            start, rest, count = clash, free[len(clash) :], 0
+        count += 1
+        free = f"{start}_{count}{rest}"
+
+
+class Sinks:
+    """Count once, and send the histograms to each of several sinks.
+
+    Parameters
+    ----------
+    sinks : iterable of Sink
+    """
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def add_histograms(self, tree: Any, global_step: int | None = None) -> None:
+        """Do what `Sink` says."""
+        from fasthist.compute import histograms
+
+        counted = histograms(tree)
+        for sink in self._sinks:
+            sink.add_histograms(counted, global_step)
+
+    def flush(self) -> None:
+        """Flush each."""
+        for sink in self._sinks:
+            sink.flush()
+
+    def close(self) -> None:
+        """Close each."""
+        for sink in self._sinks:
+            sink.close()
+
+
+class _Plain:
+    """A sink of somebody else's, which may have nothing but ``add_histograms``."""
+
+    def __init__(self, writer: Any) -> None:
+        self.add_histograms = writer.add_histograms
+        self.flush = getattr(writer, "flush", _nothing)
+
+    def close(self) -> None:
+        """Do nothing: it stays open."""
+
+
+def _nothing() -> None:
+    """Do nothing, and give no sink."""
+
+
+class _TensorFlowEvents:
+    """Hand events to a writer of ``tf.summary.create_file_writer``, which takes summaries of one step."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._summary = require("tensorflow").summary
+        self.flush = writer.flush
+
+    def add_event(self, event: Any) -> None:
+        """Write one event's values; TensorFlow gives it the time."""
+        summary = self._summary
+        with self._writer.as_default(step=event.step), summary.record_if(True):
+            summary.experimental.write_raw_pb(event.summary.SerializeToString(), step=event.step)
+
+
+_ACCEPTED = (
+    "a path, a SummaryWriter of fasthist, torch or tensorboardX, a writer of tf.summary.create_file_writer, a run of W&B, "
+    "trackio, Aim, Comet, MLflow or SwanLab, a tracker of Accelerate, a logger of Lightning for one of these, "
+    "or an object with add_histograms(tree, step)"
+)
+_RUNS: Mapping[str, tuple[str, Callable[..., _TrackerSink]]] = {
+    "wandb": ("log", WandbSink),
+    "trackio": ("log", TrackioSink),
+    "swanlab": ("log", SwanlabSink),
+    "aim": ("track", AimSink),
+    "comet_ml": ("log_histogram_3d", CometSink),
+}
+"""By package: the method that a run has, and the sink for it."""
+
+_LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
+_LOGGERS = ("TensorBoardLogger", "CometLogger", "AimLogger", "SwanLabLogger")
+"""Lightning's loggers whose ``experiment`` is a writer or run."""
+
+
+def as_sink(writer: Any) -> Sink | None:
+    """Return the sink for whatever a user calls a writer.
+
+    Parameters
+    ----------
+    writer : path, Sink, writer, run, tracker or logger
+        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a logger
+        of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as ``wandb`` stands
+        for the run that it has begun.
+
+    Returns
+    -------
+    Sink or None
+        Close it if it is not `writer` itself. None: this process is to write nothing, as Accelerate and Lightning say
+        on all ranks but the first.
+
+    Raises
+    ------
+    ArgumentError
+        It is none of these, or there is no such run.
+    MissingPackageError
+        A package for it is not installed.
+    WriteError
+        A file cannot be made.
+    """
+    return sink_opener(writer)()
+
+
+def lent_sink(writer: Any) -> Sink | None:
+    """Do what `as_sink` does, for a single call: a path is refused, since nobody would close its files.
+
+    Raises
+    ------
+    ArgumentError
+        `writer` is a path, or what `as_sink` refuses.
+    """
+    if isinstance(writer, (str, os.PathLike)):
+        msg = f"writer={writer!r} would be opened at each call. Accepted: what is open. Hint: fasthist.SummaryWriter(path)."
+        raise ArgumentError(msg)
+    return as_sink(writer)
+
+
+def sink_opener(writer: Any) -> Callable[[], Sink | None]:
+    """Check a writer now, and open the sink for it later: callbacks are made before there are ranks and runs.
+
+    Parameters
+    ----------
+    writer : path, Sink, writer, run, tracker or logger
+        As of `as_sink`.
+
+    Returns
+    -------
+    callable
+        Gives what `as_sink` gives. It can be pickled where the writer can.
+
+    Raises
+    ------
+    ArgumentError
+        It is none of these.
+    """
+    if isinstance(writer, (str, os.PathLike)) and os.fspath(writer):
+        return partial(_summary_writer, log_dir=writer)
+    if isinstance(writer, ModuleType):
+        if writer.__name__ in _RUNS:
+            return _RUNS[writer.__name__][1]
+        if writer.__name__ == "mlflow":
+            return MlflowSink
+    elif not isinstance(writer, type):
+        kinds = [(one.__module__.partition(".")[0], one.__name__) for one in type(writer).__mro__]
+        if hasattr(writer, "_fasthist_asks_for_what_nobody_has"):  # it answers to every name
+            if kinds[0][0] in _LIGHTNING:
+                return _nothing
+        else:
+            opener = _opener_for(writer, kinds)
+            if opener is not None:
+                return opener
+    msg = f"writer={_described(writer)} takes no histograms. Accepted: {_ACCEPTED}."
+    raise ArgumentError(msg)
+
+
+def _described(writer: Any) -> str:
+    if isinstance(writer, (ModuleType, type)):
+        return f"{type(writer).__name__} {writer.__name__}"
+    return repr(writer) if isinstance(writer, (str, int, float)) else type(writer).__name__
+
+
+def _opener_for(writer: Any, kinds: list[tuple[str, str]]) -> Callable[[], Sink | None] | None:
+    """Return the opener for an instance, whose classes these are by package and name; None if it is not known."""
+    if _takes_histograms(writer):
+        is_whole = all(callable(getattr(writer, name, None)) for name in ("flush", "close"))
+        return partial(_itself, writer) if is_whole else partial(_Plain, writer)
+    for package, name in kinds:
+        if package in _RUNS and callable(getattr(writer, _RUNS[package][0], None)):
+            return partial(_RUNS[package][1], writer)
+        if package == "mlflow" and hasattr(writer, "info"):
+            return partial(MlflowSink, writer.info.run_id)
+        if package == "tensorflow" and name == "SummaryWriter":
+            return partial(_tensorflow_writer, writer)
+        if (package, name) == ("accelerate", "GeneralTracker"):
+            inner = getattr(writer, "tracker", None)  # a blank one has none
+            return _nothing if inner is None else sink_opener(inner)
+        if package in _LIGHTNING and name == "DummyLogger":
+            return _nothing
+        if name in _LOGGERS:
+            return partial(_sink_of_logger, writer)
+        if name == "WandbLogger":
+            return partial(_sink_of_logger, writer, WandbSink, step_metric="trainer/global_step")
+        if name == "MLFlowLogger":
+            return partial(_mlflow_of_logger, writer)
+    if hasattr(writer, "_get_file_writer") or callable(getattr(writer, "add_event", None)):
+        return partial(_summary_writer, writer=writer)
+    return None
+
+
+def _takes_histograms(writer: Any) -> bool:
+    method = getattr(writer, "add_histograms", None)
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind({}, 0)
+    except TypeError:
+        return False
+    except ValueError:  # it does not tell
+        pass
+    return True
+
+
+def _itself(writer: Any) -> Any:
+    return writer
+
+
+def _summary_writer(**arguments: Any) -> SummaryWriter:
+    from fasthist.summary_writer import SummaryWriter
+
+    return SummaryWriter(**arguments)
+
+
+def _tensorflow_writer(writer: Any) -> SummaryWriter:
+    return _summary_writer(writer=_TensorFlowEvents(writer))
+
+
+def _sink_of_logger(logger: Any, kind: Any = as_sink, **arguments: Any) -> Sink | None:
+    run = logger.experiment
+    is_dummy = sink_opener(run) is _nothing  # on ranks but the first
+    return None if is_dummy else kind(run, **arguments)
+
+
+def _mlflow_of_logger(logger: Any) -> Sink | None:
+    client = logger.experiment  # which makes the run, on the first rank
+    return None if logger.run_id is None else MlflowSink(logger.run_id, client)

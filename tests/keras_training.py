@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 
 import numpy as np
@@ -244,6 +245,49 @@ def embedding():
     }
 
 
+class Restless(keras.layers.Layer):
+    """Draw from every global source, count calls, and add a loss, in each forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+        self.noise = keras.layers.GaussianNoise(0.1)
+
+    def call(self, x):
+        self.calls.assign(self.calls + 1)
+        self.add_loss(0.1 * keras.ops.mean(x**2))
+        x = x + 0.001 * (random.random() + np.random.random())  # noqa: NPY002
+        return self.noise(x, training=True)
+
+
+def restless():
+    """Say whether training, and all global seeds, are the same with and without the callback's own passes."""
+    x, y = data()
+    told = []
+    for log in ((), ("gradients", "activations")):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002 - the one that users' layers draw from
+        model = keras.Sequential(
+            [
+                keras.layers.Input((5,)), keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(7)), Restless(),
+                keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(8)),
+            ],
+            name="restless",
+        )  # fmt: skip
+        model.layers[1].noise.seed_generator.state.assign([1, 2])
+        model.compile("sgd", "mse", metrics=["mae"])
+        callbacks = (
+            [HistogramCallback(log=log, batch=(x[:8], y[:8]), writer=Recorder())] if log else []
+        )
+        history = model.fit(
+            x, y, epochs=3, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks
+        )
+        drawn = random.random(), np.random.random()  # noqa: NPY002
+        values = [one.tolist() for one in arrays_in_order(model)]
+        told.append(json.dumps([history.history, values, drawn], default=str))
+    return told[0] == told[1]
+
+
 def several_at_once():
     """Steps that are logged where Keras runs four at once; torch's backend cannot."""
     model, (x, y) = build(), data()
@@ -341,6 +385,7 @@ def main(folder):
     told["subclassed"] = subclassed()
     told["embedding"] = embedding()
     told["several at once"] = several_at_once()
+    told["restless"] = restless()
     told["errors"] = errors(x)
 
     keras.config.set_dtype_policy("bfloat16")

@@ -594,3 +594,28 @@ def test_a_missing_framework_is_named():
         "except fasthist.FasthistError as error: print(str(error).split('Run: ')[1])\n"
     )
     assert run(code) == ["pip", "install", "jax"]
+
+
+def test_complex_arrays_are_named_by_their_parts(jax, adapter):
+    values = jax.numpy.array([1 + 2j, 3 - 4j])
+    found = adapter.named(weights={"w": values, "n": jax.numpy.arange(3)})
+    assert {tag: one.tolist() for tag, one in found.items()} == {
+        "weights/w/real": [1, 3],
+        "weights/w/imag": [2, -4],
+    }
+
+
+def test_torchs_writer_is_a_writer_within_jit(jax, adapter, need, tmp_path):
+    need("torch"), need("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        jax.jit(lambda w, step: adapter.add_histograms(writer, {"w": w}, step))(
+            jax.numpy.ones(3), 4
+        )
+        jax.effects_barrier()
+    assert [(tag, step, one.num) for _, tag, step, _, one in fasthist.read(tmp_path)] == [
+        ("w", 4, 3)
+    ]
+    with pytest.raises(fasthist.errors.ArgumentError, match="writer=7 takes no histograms"):
+        adapter.add_histograms(7, {"w": jax.numpy.ones(3)}, 0)

@@ -23,7 +23,7 @@ def test_training(need, backend, tmp_path):
         [sys.executable, str(HERE / "keras_training.py"), str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "KERAS_BACKEND": backend},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -50,6 +50,7 @@ def test_training(need, backend, tmp_path):
     ]
     assert set(told["embedding"].values()) == {True}, told["embedding"]
     assert told["several at once"] == (None if backend == "torch" else [3, 11, 19, 27])
+    assert told["restless"]
     without_batch, unknown, no_tuple, negative, never = told["errors"]
     assert "gradients need values to be computed on" in without_batch
     assert "log='updates' is not known" in unknown
@@ -97,6 +98,83 @@ def test_it_writes_what_keras_own_callback_writes(need, tmp_path):
             pytest.approx(one.min, abs=1e-6),
             pytest.approx(one.max, abs=1e-6),
         )
+
+
+SCALARS = """
+import keras, numpy as np, sys
+from fasthist.adapters.keras import HistogramCallback
+folder, TensorBoard = sys.argv[1], keras.callbacks.TensorBoard
+x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+y = x[:, :1]
+
+def trained(callbacks, evaluate=False):
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(x, y, epochs=3, batch_size=8, verbose=0, validation_split=0.25, callbacks=callbacks)
+    if evaluate:
+        model.evaluate(x, y, verbose=0, callbacks=callbacks)
+
+for freq in ("epoch", 2):
+    for name, kind in (("ours", HistogramCallback), ("keras", TensorBoard)):
+        trained([kind(f"{folder}/{name}-{freq}", histogram_freq=1, update_freq=freq)], evaluate=True)
+trained([HistogramCallback(f"{folder}/beside"), TensorBoard(f"{folder}/beside/")])
+weights = HistogramCallback(f"{folder}/two", include="kernel")
+trained([weights, HistogramCallback(f"{folder}/two", include="bias")])
+try:
+    trained([TensorBoard(f"{folder}/clash", histogram_freq=1), HistogramCallback(f"{folder}/clash")])
+except ValueError as error:
+    print(error)
+"""
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    written = EventAccumulator(str(folder), {"tensors": 0})
+    written.Reload()
+    plugin = written.SummaryMetadata
+    return {
+        tag: [(one.step, float(make_ndarray(one.tensor_proto))) for one in written.Tensors(tag)]
+        for tag in written.Tags()["tensors"]
+        if plugin(tag).plugin_data.plugin_name == "scalars"
+    }
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_no_scalar_of_keras_own_callback_is_lost_or_doubled(need, backend, tmp_path):
+    need("keras"), need("tensorflow"), need(backend)
+    done = subprocess.run(
+        [sys.executable, "-c", SCALARS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Hint: TensorBoard(..., histogram_freq=0)" in done.stdout
+    for freq in ("epoch", "2"):
+        for run in ("train", "validation"):
+            ours, theirs = (
+                scalars(tmp_path / f"{name}-{freq}" / run) for name in ("ours", "keras")
+            )
+            assert ours == theirs
+            assert {"epoch_loss", "epoch_mae"} <= ours.keys()
+            if freq == "epoch":  # else Keras asks of epochs, too, whether their batch is a multiple
+                assert [step for step, _ in ours["epoch_loss"]] == [0, 1, 2]
+        # Its last evaluation comes after training, and so in a second file.
+        assert len(list((tmp_path / f"ours-{freq}" / "train").glob("*tfevents*"))) <= 2
+    assert "epoch_learning_rate" in scalars(tmp_path / "ours-epoch" / "train")
+    assert "evaluation_loss_vs_iterations" in scalars(tmp_path / "ours-epoch" / "validation")
+    assert "batch_loss" in scalars(tmp_path / "ours-2" / "train")
+    for name in ("beside", "two"):
+        # TensorBoard's loader never goes back to a file: what is in a second one would stop the first.
+        assert len(list((tmp_path / name / "train").glob("*tfevents*"))) == 1
+        assert [step for step, _ in scalars(tmp_path / name / "train")["epoch_loss"]] == [0, 1, 2]
+        read = [(tag, step) for _, tag, step, _, _ in fasthist.read(tmp_path / name / "train")]
+        assert len(read) == len(set(read)) == 4 * 3
 
 
 def test_a_missing_framework_is_named():

@@ -239,3 +239,285 @@ def test_a_missing_tracker_is_named(monkeypatch, sink, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(fasthist.FasthistError, match=f"Run: pip install {package}$"):
         getattr(sinks, sink)()
+
+
+# -- what is taken for a writer ------------------------------------------------------------------------------
+
+
+def scalars_and_histograms(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder), {"histograms": 0, "tensors": 0})
+    found.Reload()
+    tags = found.Tags()
+    return {tag: [one.step for one in found.Histograms(tag)] for tag in tags["histograms"]} | {
+        tag: [one.step for one in found.Tensors(tag)] for tag in tags["tensors"]
+    }
+
+
+def test_every_tensorboard_writer_takes_histograms(need, tmp_path):
+    need("torch"), need("tensorboardX"), need("tensorboard")
+    import tensorboardX
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from torch.utils import tensorboard
+
+    writers = {
+        "torch": tensorboard.SummaryWriter(tmp_path / "torch"),
+        "tensorboardX": tensorboardX.SummaryWriter(str(tmp_path / "tensorboardX")),
+        "events": EventFileWriter(str(tmp_path / "events")),
+        "own": fasthist.SummaryWriter(tmp_path / "own"),
+        "path": tmp_path / "path",
+        "text": str(tmp_path / "text"),
+    }
+    for name, writer in writers.items():
+        sink = sinks.as_sink(writer)
+        sink.add_histograms({"w": np.arange(5.0)}, 3)
+        sink.flush()
+        if sink is not writer:
+            sink.close()
+        if hasattr(writer, "add_scalar"):
+            writer.add_scalar("still open", 1.0, 4)
+        if hasattr(writer, "close"):
+            writer.close()
+        assert scalars_and_histograms(tmp_path / name) == {"w": [3]}, name
+        ((_, _, _, _, found),) = fasthist.read(tmp_path / name)
+        assert (found.num, found.min, found.max) == (5, 0, 4)
+    assert sinks.as_sink(writers["own"]) is writers["own"]
+
+
+TENSORFLOW = """
+import sys
+import numpy as np, tensorflow as tf
+from fasthist import sinks
+writer = tf.summary.create_file_writer(sys.argv[1])
+sink = sinks.as_sink(writer)
+with writer.as_default(0), tf.summary.record_if(False):  # Keras's callback leaves that behind
+    for step in range(3):
+        sink.add_histograms({"w": np.arange(5.0)}, step)
+with writer.as_default(5):
+    tf.summary.scalar("loss", 0.5)
+sink.close()
+with writer.as_default(6):
+    tf.summary.scalar("loss", 0.25)
+writer.close()
+"""
+
+
+def test_tensorflows_writer_takes_histograms_in_its_own_file(need, tmp_path):
+    need("tensorflow"), need("tensorboard")
+    done = subprocess.run(
+        [sys.executable, "-c", TENSORFLOW, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert scalars_and_histograms(tmp_path) == {"w": [0, 1, 2], "loss": [5, 6]}
+    assert all(one.num == 5 for *_, one in fasthist.read(tmp_path))
+
+
+@pytest.mark.parametrize("unwrap", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_accelerates_tracker_is_a_writer(need, tmp_path, unwrap, rank):
+    torch, accelerate = need("torch"), need("accelerate")
+    need("tensorboard")
+    from fasthist.adapters.torch import watch
+
+    accelerator = accelerate.Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
+    if rank:
+        tracker = accelerate.tracking.GeneralTracker(_blank=True)  # what get_tracker() gives there
+    else:
+        accelerator.init_trackers("run")
+        tracker = accelerator.get_tracker("tensorboard", unwrap=unwrap)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch(model, tracker, every=1, optimizer=optimizer)
+    model(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    accelerator.end_training()
+    if rank:
+        assert not list(tmp_path.rglob("*tfevents*"))
+    else:
+        found = scalars_and_histograms(tmp_path / "run")
+        assert {tag: steps for tag, steps in found.items() if tag.startswith("updates")} == {
+            "updates/weight": [0],
+            "updates/bias": [0],
+        }
+
+
+class Answers:
+    """Answer to every name, as mocks and Lightning's dummies do."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *arguments, **keywords):
+        """Take anything."""
+
+
+class OtherSignature:
+    def add_histograms(self):
+        """Take nothing."""
+
+
+@pytest.mark.parametrize(
+    "writer", [7, "", None, np, object(), Answers(), OtherSignature(), dict, {}, fasthist.SummaryWriter, print]
+)  # fmt: skip
+def test_what_is_no_writer_is_told_when_it_is_given(need, writer):
+    torch = need("torch")
+    from fasthist.adapters.torch import watch
+
+    with pytest.raises(ArgumentError, match="Accepted: a path"):
+        sinks.as_sink(writer)
+    with pytest.raises(ArgumentError):
+        watch(torch.nn.Linear(1, 1), writer)
+
+
+def test_an_object_with_nothing_but_add_histograms_is_a_sink():
+    class Adder:
+        steps = ()
+
+        def add_histograms(self, tree, step):
+            assert tree == {"w": [1.0]}
+            self.steps += (step,)
+
+    adder = Adder()
+    sink = sinks.as_sink(adder)
+    sink.add_histograms({"w": [1.0]}, 4)
+    sink.flush()
+    sink.close()
+    assert adder.steps == (4,)
+
+
+def test_a_run_or_its_module_is_a_writer(need, tmp_path, monkeypatch):
+    wandb = need("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.raises(ArgumentError, match="there is no W&B run"):
+        sinks.as_sink(wandb)
+    with wandb.init(mode="offline", dir=tmp_path, project="p") as run:
+        assert {type(sinks.as_sink(one)) for one in (run, wandb)} == {sinks.WandbSink}
+    wandb.teardown()
+
+
+def test_wandb_rows_are_neither_dropped_nor_shifted(need, tree, tmp_path, monkeypatch):
+    wandb = need("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with wandb.init(mode="offline", dir=tmp_path, project="p") as run:
+        late = sinks.WandbSink(run)
+        counted = sinks.WandbSink(run, step_metric="trainer/global_step")
+        for step in range(6):
+            run.log({"loss": step, "trainer/global_step": step // 2})  # twice an iteration
+        late.add_histograms(tree, 3)
+        counted.add_histograms(tree, 4)
+        run.log({"loss": 6})
+    wandb.teardown()
+    rows = sorted(wandb_history(tmp_path), key=lambda row: int(row["_step"]))
+    assert [int(row["_step"]) for row in rows] == list(range(9))
+    assert [row["loss"] for row in rows if "loss" in row] == list(range(7))
+    assert rows[6]["global_step"] == 3
+    assert rows[7]["trainer/global_step"] == 4
+    for row in rows[6:8]:
+        check(row, tree)
+
+
+def test_trackio_without_a_run_is_told_at_once(need):
+    need("trackio")
+    with pytest.raises(ArgumentError, match=r"Accepted: TrackioSink\(run\)"):
+        sinks.TrackioSink()
+
+
+def test_swanlab(need, tree):
+    need("swanlab")
+    if not hasattr(fasthist.Histogram, "to_swanlab"):
+        pytest.skip("Histogram.to_swanlab is not there")
+    logged = {}
+
+    class Run:
+        def log(self, values, step):
+            logged[step] = values
+
+    sinks.SwanlabSink(Run()).add_histograms(tree, 3)
+    check(logged[3], tree)
+    assert "weights/fc" in logged[3]
+
+
+def test_swanlab_without_a_run_is_told_at_once(need):
+    need("swanlab")
+    with pytest.raises(ArgumentError, match=r"Accepted: SwanlabSink\(run\)"):
+        sinks.SwanlabSink()
+
+
+NAMES = {
+    "weights/experts@0.w1": "weights/experts_0.w1",
+    "a[0](b),c": "a_0__b__c",
+    "fc": "fc",
+    "fc/mean": "fc/mean",  # beside the metric fc/mean
+    "a@b": "a_b",
+    "a(b": "a_b",
+    "//x/../y/": "_/_/x/_/y/_",
+    "n" * 300: "n" * 240,
+}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "files"])
+def test_mlflow_takes_every_name(need, tmp_path, monkeypatch, store):
+    mlflow = need("mlflow")
+    need("matplotlib")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(
+        f"sqlite:///{tmp_path}/runs.db" if store == "sqlite" else (tmp_path / "store").as_uri()
+    )
+    mlflow.set_experiment(
+        experiment_id=mlflow.create_experiment("e", (tmp_path / "artifacts").as_uri())
+    )
+    tree = {tag: [1.0, float(place)] for place, tag in enumerate(NAMES)}
+    with mlflow.start_run() as run:
+        sink = sinks.MlflowSink()
+        for step in range(2):
+            sink.add_histograms(dict(reversed(tree.items())) if step else tree, step)
+    client = mlflow.MlflowClient()
+    logged = mlflow.get_run(run.info.run_id).data.metrics
+    assert len(logged) == 2 * len(tree)
+    for name, value in logged.items():
+        assert [
+            (one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)
+        ] == [
+            (0, value),
+            (1, value),
+        ], name
+    assert logged["weights/experts_0.w1/mean"] == 0.5
+    assert {logged["a_b/mean"], logged["a_b/mean_1"]} == {2.5, 3.0}
+    pictures = {
+        path.relative_to(tmp_path).as_posix().partition("histograms/")[2]
+        for path in tmp_path.rglob("*.png")
+    }
+    assert {path.rpartition("/")[0] for path in pictures} == set(NAMES.values())
+
+
+def test_several_sinks_get_what_is_counted_once():
+    from test_watch import Recorder
+
+    one, other = Recorder(), Recorder()
+    both = sinks.Sinks([one, other])
+    both.add_histograms({"w": np.arange(3.0)}, 1)
+    both.flush()
+    both.close()
+    assert one.steps[1]["w"] is other.steps[1]["w"]
+    assert one.steps[1]["w"].num == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightnings_loggers_are_writers(need, tree, tmp_path):
+    need("lightning.pytorch"), need("mlflow"), need("matplotlib"), need("tensorboard")
+    from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+
+    mlflow = MLFlowLogger(
+        "e", tracking_uri=f"sqlite:///{tmp_path}/runs.db", artifact_location=(tmp_path / "artifacts").as_uri()
+    )  # fmt: skip
+    sinks.as_sink(mlflow).add_histograms(tree, 3)
+    check(mlflow.experiment.get_run(mlflow.run_id).data.metrics, tree)
+    board = TensorBoardLogger(tmp_path / "board")
+    sink = sinks.as_sink(board)
+    sink.add_histograms(tree, 3)
+    sink.flush()
+    assert scalars_and_histograms(board.log_dir)["weights/fc"] == [3]
+    with pytest.raises(ArgumentError, match="writer=CSVLogger takes no histograms"):
+        sinks.as_sink(CSVLogger(tmp_path / "csv"))

@@ -181,3 +181,25 @@ def test_a_missing_framework_is_named():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Run: pip install tensorflow\n" in done.stdout
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_tensorflows_own_writer_is_a_writer(need, adapter, tmp_path, traced):
+    tf = need("tensorflow")
+    need("tensorboard")
+    writer, w = tf.summary.create_file_writer(str(tmp_path)), tf.Variable(np.arange(5.0))
+
+    def log(step):
+        adapter.add_histograms(writer, {"w": w}, step, every=2)
+
+    log = tf.function(log) if traced else log
+    for step in range(4):
+        log(tf.constant(step, tf.int64))
+    writer.close()
+    found = [(tag, step, one.num) for _, tag, step, _, one in fasthist.read(tmp_path)]
+    assert found == [("w", 0, 5), ("w", 2, 5)]
+
+
+def test_a_path_is_no_writer_for_a_single_call(adapter, tmp_path):
+    with pytest.raises(ArgumentError, match=r"Hint: fasthist\.SummaryWriter\(path\)"):
+        adapter.add_histograms(str(tmp_path), {"w": [1.0]}, 0)

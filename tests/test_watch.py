@@ -433,6 +433,380 @@ def test_watching_loads_no_framework():
     assert not loaded & {"torch", "keras", "tensorflow", "jax", "wandb", "lightning", "numba"}
 
 
+# -- several models, and several watches -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrap", "names"),
+    [
+        (lambda G, D: {"G": G, "D": D}, ["G/weight", "G/bias", "D/weight", "D/bias"]),
+        (lambda G, D: [G, D], ["0/weight", "0/bias", "1/weight", "1/bias"]),
+        (lambda G, D: (G, D), ["0/weight", "0/bias", "1/weight", "1/bias"]),
+    ],
+)
+def test_several_models_have_names_of_their_own(torch, watch, wrap, names):
+    G, D = torch.nn.Linear(4, 3), torch.nn.Linear(3, 1)
+    sink = Recorder()
+    watched = watch(wrap(G, D), sink, "weights", every=1, prefix="gan/")
+    watched.step(0)
+    expected = [G.weight, G.bias, D.weight, D.bias]
+    tags = [f"weights/gan/{name}" for name in names]
+    assert sink.differences(0, dict(zip(tags, expected, strict=True))) == []
+
+
+def test_activations_of_several_models_have_names_of_their_own(torch, watch):
+    models, sink = {"a": network(torch), "b": network(torch)}, Recorder()
+    watched = watch(models, sink, "activations", every=1)
+    models["b"](batches(torch, 1)[0])
+    watched.step(0)
+    assert list(sink.steps[0]) == [f"activations/b/{place}" for place in range(5)]
+
+
+def test_a_temporary_model_stands_for_the_modules_in_it(torch, watch):
+    class Pair(torch.nn.Module):
+        def __init__(self, one, other):
+            super().__init__()
+            self.one, self.other = one, torch.nn.Sequential(other)
+
+    G, D, sink = network(torch), torch.nn.Linear(1, 1), Recorder()
+    watched = watch(Pair(G, D), sink, ("all", "activations"), every=1)
+    gc.collect()
+    for step in range(2):
+        D(G(batches(torch, 1)[0])).sum().backward()
+        watched.step(step)
+    assert {"weights/one.0.weight", "weights/other.0.bias", "gradients/one.4.bias"} <= sink.steps[
+        1
+    ].keys()
+    assert {"activations/one.0", "activations/other.0"} <= sink.steps[1].keys()
+    kept = weakref.ref(G[0].weight)
+    del G
+    gc.collect()
+    assert kept() is None
+    D(torch.ones(1, 1)).sum().backward()
+    watched.step(2)
+    assert sorted(tag for tag in sink.steps[2] if tag.startswith("w")) == [
+        "weights/other.0.bias",
+        "weights/other.0.weight",
+    ]
+
+
+def test_two_watches_that_would_write_one_tag_are_refused(torch, watch, tmp_path):
+    G, D, sink = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), Recorder()
+    first = watch(G, sink, "weights")
+    for model in (G, D):
+        with pytest.raises(ArgumentError, match=r"another watch\(\) writes 'weights/bias'"):
+            watch(model, sink)
+    others = [watch(D, sink, prefix="D"), watch(G, sink, "gradients"), watch(G, Recorder())]
+    first.close()
+    again = watch(D, sink, "weights")
+    del again, others
+    in_a_file = watch(G, tmp_path)
+    with (
+        fasthist.SummaryWriter(tmp_path) as writer,
+        pytest.raises(ArgumentError, match="another watch"),
+    ):
+        watch(D, writer)
+    in_a_file.close()
+
+
+def test_a_cell_that_is_run_again_meets_no_ghost_of_its_own(torch, watch):
+    sink = Recorder()
+    for _ in range(2):
+        model = network(torch)
+        model.itself = [model]  # kept until the garbage is collected
+        watched = watch(model, sink, "weights")
+        watched.step()
+        sink.steps.clear()
+
+
+def test_one_step_is_logged_once(torch, watch):
+    model, sink = network(torch), Recorder()  # which refuses a second time
+    watched = watch(model, sink, "weights", every=1)
+    for step in (3, 3, 4):
+        watched.step(step)
+    assert list(sink.steps) == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["log_freq", "log_every_n_steps", "histogram_freq", "interval"])
+def test_what_others_call_every_is_named(torch, watch, name):
+    with pytest.raises(ArgumentError, match=f"{name} is every= here"):
+        watch(network(torch), Recorder(), **{name: 10})
+    with pytest.raises(ArgumentError, match="Accepted: model, writer, log, every"):
+        watch(network(torch), Recorder(), criterion=None)
+
+
+# -- tensors that cannot be counted, and layers that change ------------------------------------------------
+
+
+def odd_tensors(torch):
+    """Give tensors by name, and what is logged of each."""
+    values = torch.tensor([[1.0, 0.0], [0.0, -2.0]])
+    quantised = torch.quantize_per_tensor(values, 0.1, 0, torch.qint8)
+    imaginary = torch.complex(values, 2 * values)
+    with torch._subclasses.FakeTensorMode():
+        fake = torch.ones(2)
+    return {
+        "complex": (imaginary, {"/real": values, "/imag": 2 * values}),
+        "conjugate": (imaginary.conj(), {"/real": values, "/imag": -2 * values}),
+        "coo": (values.to_sparse(), {"": values[values != 0]}),
+        "csr": (values.to_sparse_csr(), {"": values[values != 0]}),
+        "csc": (imaginary.to_sparse_csc(), {"/real": values[values != 0], "/imag": 2 * values[values != 0]}),
+        "jagged": (torch.nested.nested_tensor([values, values[:1]], layout=torch.jagged), {"": torch.cat([values, values[:1]])}),
+        "nested": (torch.nested.nested_tensor([values, values[:1]]), {"": torch.cat([values, values[:1]])}),
+        "uint32": (torch.tensor([1, 2], dtype=torch.uint32), {"": torch.tensor([1.0, 2.0])}),
+        "meta": (torch.ones(2, device="meta"), None),
+        "quantised": (quantised, None),
+        "e8m0": (torch.ones(2).to(torch.float8_e8m0fnu), None),
+        "fake": (fake, None),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["complex", "conjugate", "coo", "csr", "csc", "jagged", "nested", "uint32", "meta", "quantised", "e8m0", "fake"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*(prototype|beta|quantization|TypedStorage|deprecated)")
+def test_a_tensor_that_cannot_be_counted_does_not_end_the_training(torch, watch, name):
+    tensor, expected = odd_tensors(torch)[name]
+    model, sink = torch.nn.Linear(2, 1), Recorder()
+    model.register_parameter("odd", torch.nn.Parameter(tensor, requires_grad=False))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        watched = watch(model, sink, ("weights", "updates"), every=1)
+        for step in range(2):
+            watched.step(step)
+    ours = [str(one.message) for one in told if str(one.message).startswith("fasthist: ")]
+    found = {tag: one for tag, one in sink.steps[1].items() if tag.startswith("weights/odd")}
+    assert {"weights/weight", "weights/bias", "updates/weight"} <= sink.steps[1].keys()
+    if expected is None:
+        assert not found
+        assert len(ours) == 1
+        assert "weights/odd" in ours[0]
+    else:
+        assert ours == []
+        sink.steps[1] = found
+        assert (
+            sink.differences(1, {f"weights/odd{end}": one for end, one in expected.items()}) == []
+        )
+
+
+def test_activations_of_every_kind_leave_the_forward_pass_alone(torch, watch):
+    class Give(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    model = torch.nn.Sequential(Give())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensors = odd_tensors(torch)
+        for name, (tensor, expected) in tensors.items():
+            sink = Recorder()
+            with watch(model, sink, "activations", every=1) as watched:
+                assert model(tensor) is tensor
+                watched.step(0)
+            if expected is not None and name != "uint32":  # integers are no activations
+                wanted = {f"activations/0{end}": one for end, one in expected.items()}
+                assert sink.differences(0, wanted) == [], name
+            else:
+                assert not sink.steps[0], name
+
+
+def test_updates_are_of_the_same_parameter_or_left_out(torch, watch):
+    model, sink = torch.nn.Embedding(4, 2), Recorder()
+    watched = watch(model, sink, "updates", every=1)
+    changes = [
+        lambda: setattr(
+            model, "weight", torch.nn.Parameter(torch.ones(6, 2))
+        ),  # a vocabulary grows
+        lambda: setattr(model.weight, "data", torch.ones(7, 2)),
+        lambda: setattr(
+            model, "weight", torch.nn.Parameter(torch.ones(7, 2))
+        ),  # another of the same shape
+        lambda: model.to("meta"),
+        lambda: model.to_empty(device="cpu"),
+        model.double,
+    ]
+    for step, change in enumerate(changes):
+        change()
+        watched.step(2 * step)
+        assert not sink.steps[2 * step], step
+        watched.step(2 * step + 1)
+        assert list(sink.steps[2 * step + 1]) == (
+            [] if model.weight.is_meta else ["updates/weight"]
+        )
+
+
+# -- hooks disturb nobody ----------------------------------------------------------------------------------
+
+
+def hooked(torch, watch, **arguments):
+    model, sink = network(torch), Recorder()
+    return model, sink, watch(model, sink, "activations", every=1, **arguments)
+
+
+def hooks_of(model):
+    return [len(one._forward_hooks) for one in model.modules()]
+
+
+def copies(torch):
+    import io
+    import pickle
+
+    def saved(model):
+        file = io.BytesIO()
+        torch.save(model, file)
+        assert b"fasthist" not in file.getvalue()
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+    def pickled(model):
+        data = pickle.dumps(model)
+        assert b"fasthist" not in data
+        return pickle.loads(data)
+
+    return {"save": saved, "pickle": pickled, "deepcopy": copy.deepcopy}
+
+
+@pytest.mark.parametrize("way", ["save", "pickle", "deepcopy"])
+def test_copies_of_a_model_know_nothing_of_its_hooks(torch, watch, way):
+    model, sink, watched = hooked(torch, watch)
+    model[1].register_forward_hook(own_hook)
+    assert sum(hooks_of(model)) == 6
+    other = copies(torch)[way](model)
+    assert hooks_of(other) == [0, 0, 1, 0, 0, 0]  # the user's own
+    assert all("__getstate__" not in vars(one) for one in other.modules())
+    assert model.state_dict().keys() == other.state_dict().keys()
+    other(batches(torch, 1)[0])
+    assert not watched._outputs
+    model(batches(torch, 1)[0])
+    watched.step(0)
+    assert sink.steps[0]["activations/0"].num == 32 * 16
+    watched.close()
+    assert hooks_of(model) == [0, 0, 1, 0, 0, 0]
+    assert all("__getstate__" not in vars(one) for one in model.modules())
+
+
+def own_hook(module, inputs, output):
+    """Do nothing, as a hook of the user's own."""
+    del module, inputs, output
+
+
+def transformed(torch):
+    x, parameters = batches(torch, 1)[0], lambda model: dict(model.named_parameters())
+
+    def grads(model):
+        def loss(values, row):
+            return torch.func.functional_call(model, values, (row,)).sum()
+
+        by_row = torch.func.vmap(torch.func.grad(loss), (None, 0), randomness="same")
+        return by_row(parameters(model), x)
+
+    def fake(model):
+        from torch._subclasses import FakeTensorMode
+
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return model(torch.ones(2, 8))
+
+    return {
+        "functional_call": lambda model: torch.func.functional_call(model, parameters(model), (x,)),
+        "vmap of grad": grads,
+        "export": lambda model: len(torch.export.export(model, (x,)).graph.nodes),
+        "strict export": lambda model: len(torch.export.export(model, (x,), strict=True).graph.nodes),
+        "make_fx": lambda model: len(torch.fx.experimental.proxy_tensor.make_fx(model)(x).graph.nodes),
+        "trace": lambda model: len(list(torch.jit.trace(model, x, check_trace=False).inlined_graph.nodes())),
+        "symbolic trace": lambda model: len(torch.fx.symbolic_trace(model).graph.nodes),
+        "fake": fake,
+        "compile": lambda model: torch.compile(model, backend="eager", fullgraph=True)(x),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "functional_call", "vmap of grad", "export", "strict export", "make_fx", "trace", "symbolic trace", "fake",
+        "compile",
+    ],
+)  # fmt: skip
+def test_transforms_of_a_model_know_nothing_of_its_hooks(torch, watch, way):
+    import torch.fx.experimental.proxy_tensor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of old ways
+        torch.manual_seed(3)
+        plain = transformed(torch)[way](network(torch))
+        torch.manual_seed(3)
+        model, sink, watched = hooked(torch, watch)
+        result = transformed(torch)[way](model)
+        watched.step(0)
+    if isinstance(plain, int):
+        assert result == plain
+    elif way == "vmap of grad":
+        assert all(torch.equal(result[name], one) for name, one in plain.items())
+    assert bool(sink.steps[0]) == (way == "functional_call")
+
+
+def test_a_model_compiled_after_watch_is_told_of_once(torch, watch):
+    for compiled in (
+        lambda model: model.compile(backend="eager"),
+        lambda model: torch.compile(model, backend="eager"),
+    ):
+        torch._dynamo.reset()
+        model, sink, watched = hooked(torch, watch)
+        run = compiled(model) or model
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for step in range(3):
+                run(batches(torch, 1)[0])
+                watched.step(step)
+        ours = [str(one.message) for one in told if str(one.message).startswith("fasthist: ")]
+        assert 1 <= len(ours) <= 2
+        assert any("compiled" in text for text in ours)
+        assert not any(sink.steps.values())
+        watched.close()
+
+
+def test_a_compiled_optimizer_step_is_counted(torch, watch):
+    torch._dynamo.reset()
+    model, sink = torch.nn.Linear(4, 1), Recorder()
+    optimizer = torch.optim.Adam(model.parameters())
+    watch(model, sink, every=1, optimizer=optimizer)
+    step = torch.compile(optimizer.step, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            model(torch.ones(2, 4)).sum().backward()
+            step()
+            expected = {"weights/weight": model.weight.clone()}
+    assert list(sink.steps) == [0, 1, 2]
+    sink.steps[2] = {tag: one for tag, one in sink.steps[2].items() if tag in expected}
+    assert sink.differences(2, expected) == []
+
+
+def test_many_forward_passes_keep_one_histogram(torch, watch):
+    model, sink, watched = hooked(torch, watch)
+    model(batches(torch, 1)[0])
+    first = watched._outputs["activations/0"]
+    for _ in range(9):
+        model(batches(torch, 1)[0])
+    kept = watched._outputs["activations/0"]
+    assert type(kept) is type(first)
+    assert kept.num == 10 * 32 * 16
+    watched.step(0)
+    assert (sink.steps[0]["activations/0"].counts == 10 * first.counts).all()
+
+
+def test_hooks_go_with_the_watch_that_nobody_keeps(torch, watch):
+    model = network(torch)
+    watch(model, Recorder(), "activations", every=1)
+    assert sum(hooks_of(model)) == 0
+    watched = watch(model, Recorder(), "activations", every=1)
+    assert sum(hooks_of(model)) == 5
+    model(batches(torch, 1)[0])
+    with pytest.raises(ZeroDivisionError), watched:
+        1 / 0  # noqa: B018 - ends the training
+    assert sum(hooks_of(model)) == 0
+
+
 # -- other trainers ---------------------------------------------------------------------------------------
 
 

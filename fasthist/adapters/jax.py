@@ -18,7 +18,7 @@ from fasthist.adapters.jax_processes import all_reduce
 from fasthist.adapters.watching import Pattern, Schedule, Selection
 from fasthist.hist import Histogram
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import lent_sink
 from fasthist.tree import named_leaves
 
 jax = require("jax")
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:
-    """Give every array of floating-point numbers in some pytrees by its tag.
+    """Give every array of floating-point or complex numbers in some pytrees by its tag.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dic
     Returns
     -------
     dict of str to array
-        Tags such as ``weights/Dense_0/kernel``. Nothing is copied; works within ``jit`` too.
+        Tags such as ``weights/Dense_0/kernel``; of complex numbers ``<tag>/real`` and ``<tag>/imag``. Only those are copied;
+        works within ``jit`` too.
 
     Raises
     ------
@@ -66,11 +67,15 @@ def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dic
     ['weights/fc/kernel']
     """
     selection = Selection(include, exclude)
-    return {
-        tag: leaf
-        for tag, leaf in named_leaves(trees).items()
-        if tag in selection and hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
+    arrays: dict[str, Any] = {}
+    for tag, leaf in named_leaves(trees).items():
+        if tag not in selection or not hasattr(leaf, "dtype"):
+            continue
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            arrays[tag] = leaf
+        elif jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            arrays[f"{tag}/real"], arrays[f"{tag}/imag"] = leaf.real, leaf.imag
+    return arrays
 
 
 def histograms(values: Any, *, buckets: compute.BucketsArgument = "auto") -> dict[str, Histogram]:
@@ -123,13 +128,13 @@ def _own_shards(leaf: Any) -> list[Any]:
     return first or [np.empty(0, dtype=leaf.dtype)]
 
 
-def add_histograms(writer: Sink, values: Any, step: Any, *, every: int = 1) -> None:
+def add_histograms(writer: Any, values: Any, step: Any, *, every: int = 1) -> None:
     """Count the arrays of a tree and log the histograms, from within ``jit``.
 
     Parameters
     ----------
-    writer : Sink
-        A `fasthist.SummaryWriter`, or a sink of `fasthist.sinks`.
+    writer : SummaryWriter, Sink, run, tracker or logger
+        Whatever `fasthist.sinks.as_sink` takes but a path.
     values : pytree
         Of arrays, such as `named` gives.
     step : int or int[]
@@ -139,7 +144,7 @@ def add_histograms(writer: Sink, values: Any, step: Any, *, every: int = 1) -> N
     Raises
     ------
     ArgumentError
-        `every` is no number of steps; or what `count` raises.
+        `writer` or `every` is not as above; or what `count` raises.
     jax.errors.JaxRuntimeError
         Later, with the text of what the writer's ``add_histograms`` has raised.
 
@@ -168,10 +173,13 @@ def add_histograms(writer: Sink, values: Any, step: Any, *, every: int = 1) -> N
     >>> writer.close()
     """
     Schedule(every)  # checks it
+    sink = lent_sink(writer)
+    if sink is None:
+        return
     arrays = jax.lax.stop_gradient(named_leaves(values))
 
     def write(step: Any, found: dict[str, Counts]) -> None:
-        writer.add_histograms({tag: to_histogram(one) for tag, one in found.items()}, int(step))
+        sink.add_histograms({tag: to_histogram(one) for tag, one in found.items()}, int(step))
 
     def due() -> None:
         io_callback(write, None, step, {tag: count(array) for tag, array in arrays.items()})

@@ -5,33 +5,46 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from fasthist.adapters.watching import Pattern, Schedule, Selection, distinct, parse_log
+import numpy as np
+
+from fasthist.adapters.watching import (
+    Pattern,
+    Schedule,
+    Selection,
+    caller,
+    countable,
+    distinct,
+    parse_log,
+)
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import Sink, as_sink, sink_opener
 from fasthist.summary_writer import SummaryWriter
 
 keras = require("keras")
 
 if TYPE_CHECKING:
-    from keras.callbacks import Callback
+    from keras.callbacks import Callback, TensorBoard
 else:
-    Callback = keras.callbacks.Callback
+    Callback, TensorBoard = keras.callbacks.Callback, keras.callbacks.TensorBoard
 
 _KINDS = ("weights", "gradients", "optimizer", "activations")
 _NEED_BATCH = ("gradients", "activations")
 
 
 class HistogramCallback(Callback):
-    """Log histograms while ``Model.fit`` runs.
+    """Log histograms while ``Model.fit`` runs, and the scalars that Keras's own ``TensorBoard`` logs.
 
     Parameters
     ----------
     log_dir : str or os.PathLike
-        Files go to its directory ``train``, as Keras's own callback puts them. A URL as in `fasthist.SummaryWriter`.
+        Files go to its directories ``train`` and ``validation``, as Keras's own callback puts them. A URL as in
+        `fasthist.SummaryWriter`.
     histogram_freq : int
         Log after each epoch whose number is a multiple; the step is the number of the epoch. 0: never.
     log : str or iterable of str
@@ -43,18 +56,25 @@ class HistogramCallback(Callback):
         What gradients and activations are computed on.
     include, exclude : str or re.Pattern, optional
         Regular expressions, searched for in the tag: log tags that match the first, and not the second.
-    writer : Sink, optional
-        Send histograms there; it stays open. Default: a `fasthist.SummaryWriter` in ``<log_dir>/train``.
+    writer : path, SummaryWriter, Sink, run, tracker or logger, optional
+        Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes.
+    write_graph, write_images, write_steps_per_second, update_freq, profile_batch, embeddings_freq, embeddings_metadata
+        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the backend;
+        images and profiles need it installed.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above, or gradients or activations are asked for without `batch`.
+        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training begins,
+        a ``TensorBoard`` beside this callback writes histograms under the same tags.
     FasthistError
         While training: what the writer's ``add_histograms`` raises.
 
     Notes
     -----
+    Scalars are written by a ``keras.callbacks.TensorBoard`` within, into the same file as the histograms. Beside a
+    ``TensorBoard`` in the same `log_dir`, that one writes the scalars, and the histograms go into its file.
+
     Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>`` of
     what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end, and so on.
 
@@ -92,7 +112,14 @@ class HistogramCallback(Callback):
         batch: Any = None,
         include: Pattern = None,
         exclude: Pattern = None,
-        writer: Sink | None = None,
+        writer: Any = None,
+        write_graph: bool = True,
+        write_images: bool = False,
+        write_steps_per_second: bool = False,
+        update_freq: Any = "epoch",
+        profile_batch: Any = 0,
+        embeddings_freq: int = 0,
+        embeddings_metadata: Any = None,
     ) -> None:
         super().__init__()
         self._kinds = parse_log(log, _KINDS)
@@ -113,26 +140,77 @@ class HistogramCallback(Callback):
         self._batch = batch
         self._selection = Selection(include, exclude)
         self._given = writer
+        self._open = None if writer is None else sink_opener(writer)
         self._writer: Sink | None = None
+        self._warned: set[str] = set()
+        self._tensorboard: TensorBoard | None = None
+        self._beside: Any = None
+        if writer is None:
+            needs_tensorflow = bool(write_images or profile_batch)
+            if needs_tensorflow:
+                require("tensorflow")
+            is_local = "://" not in self._log_dir
+            has_tensorflow = keras.backend.backend() == "tensorflow" and is_local
+            kind = TensorBoard if needs_tensorflow or has_tensorflow else _OwnTensorBoard
+            self._tensorboard = kind(
+                self._log_dir,
+                histogram_freq=0,
+                write_graph=write_graph and kind is TensorBoard,
+                write_images=write_images,
+                write_steps_per_second=write_steps_per_second,
+                update_freq=update_freq,
+                profile_batch=profile_batch,
+                embeddings_freq=embeddings_freq,
+                embeddings_metadata=embeddings_metadata,
+            )
+
+    def set_model(self, model: Any) -> None:
+        """Take a model, and look who else writes into the directory."""
+        super().set_model(model)
+        self._close()
+        self._beside = None if self._tensorboard is None else self._other_writer()
+        self._tell("set_model", model)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begin the scalars."""
+        self._tell("on_train_begin", logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Go on counting batches, whose numbers begin anew with each epoch."""
-        del epoch, logs
+        self._tell("on_epoch_begin", epoch, logs)
         if self._schedule is not None:
             self._before_epoch = self._schedule.step + 1
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Leave it to the scalars."""
+        self._tell("on_train_batch_begin", batch, logs)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Log after a batch, if batches are counted and this one is due."""
-        del logs
+        self._tell("on_train_batch_end", batch, logs)
         if self._schedule is not None:
             due = self._schedule.due
             step = self._schedule.advance(self._before_epoch + batch)
             if due:
                 self._log(step)
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Leave it to the scalars."""
+        self._tell("on_test_begin", logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Leave it to the scalars."""
+        self._tell("on_test_batch_begin", batch, logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Write the scalars of an evaluation."""
+        self._tell("on_test_end", logs)
+        if self._tensorboard is not None and self._beside is None:
+            self._tensorboard._val_writer.flush()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log after an epoch, if epochs are counted and this one is due; send on what is held."""
-        del logs
+        self._tell("on_epoch_end", epoch, logs)
         if self._schedule is None and self._freq and epoch % self._freq == 0:
             self._log(epoch)
         if self._writer is not None:
@@ -140,18 +218,61 @@ class HistogramCallback(Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Close what was opened."""
-        del logs
+        self._tell("on_train_end", logs)
+        self._close()
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        """Hand an event on to what writes the scalars, unless somebody else does."""
+        if self._tensorboard is None or self._beside is not None:
+            return
+        if event != "on_epoch_end":
+            getattr(self._tensorboard, event)(*arguments)
+            return
+        # Keras reads its learning rate in a way that NumPy warns of; where warnings are errors, training would end.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self._tensorboard.on_epoch_end(*arguments)
+
+    def _other_writer(self) -> Any:
+        """Return the callback in the same list that writes the scalars of the directory; None if it is this one."""
+        running = caller(keras.callbacks.CallbackList)
+        others = [] if running is None else running.callbacks
+        folder = os.path.normpath(self._log_dir)
+        for callback in others:
+            if isinstance(callback, TensorBoard) and os.path.normpath(callback.log_dir) == folder:
+                if callback.histogram_freq and "weights" in self._kinds:
+                    msg = (
+                        f"TensorBoard(histogram_freq={callback.histogram_freq}) beside HistogramCallback writes the same tags "
+                        f"into {self._log_dir}. Accepted: one of them. Hint: TensorBoard(..., histogram_freq=0)."
+                    )
+                    raise ArgumentError(msg)
+                return callback
+        for callback in others:
+            if callback is self:
+                break
+            tensorboard = getattr(callback, "_tensorboard", None)
+            if tensorboard is not None and os.path.normpath(tensorboard.log_dir) == folder:
+                return tensorboard
+        return None
+
+    def _close(self) -> None:
         if self._writer is not None and self._writer is not self._given:
             self._writer.close()
         self._writer = None
+        if self._tensorboard is not None:
+            self._tensorboard._close_writers()  # of a training that has ended with an exception, too
 
     def _log(self, step: int) -> None:
         if self._writer is None:
-            files = f"{self._log_dir}/train"
-            self._writer = SummaryWriter(files) if self._given is None else self._given
+            tensorboard = self._beside or self._tensorboard
+            if tensorboard is None:
+                self._writer = self._open() if self._open is not None else None
+            else:
+                self._writer = as_sink(tensorboard._train_writer)
+        if self._writer is None:
+            return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # within an epoch, JAX keeps the weights elsewhere
-        self._writer.add_histograms(dict(self._found()), step)
+        self._writer.add_histograms(countable(dict(self._found()), self._warned), step)
 
     def _found(self) -> Iterator[tuple[str, Any]]:
         """Give what is to be logged, each with its tag."""
@@ -165,7 +286,8 @@ class HistogramCallback(Callback):
         if "gradients" in self._kinds:
             tags = [f"gradients/{weights[id(one)]}" for one in model.trainable_variables]
             if any(tag in chosen for tag in tags):
-                found = zip(tags, _gradients(model, *batch), strict=True)
+                with _without_a_trace():
+                    found = zip(tags, _gradients(model, *batch), strict=True)
                 yield from ((tag, one) for tag, one in found if tag in chosen)
         if "optimizer" in self._kinds:
             variables = model.optimizer.variables
@@ -173,7 +295,88 @@ class HistogramCallback(Callback):
                 if len(one.shape) and f"optimizer/{path}" in chosen:
                     yield f"optimizer/{path}", one.value
         if "activations" in self._kinds:
-            yield from _activations(model, batch[0], chosen)
+            with _without_a_trace():
+                activations = dict(_activations(model, batch[0], chosen))
+            yield from activations.items()
+
+
+class _OwnTensorBoard(TensorBoard):
+    """Keras's callback, with our writers in the place of TensorFlow's, which it would import on any backend."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._own = _Summary()
+
+    @property
+    def summary(self) -> _Summary:
+        """What stands for the module ``tf.summary``."""
+        return self._own
+
+
+class _Summary:
+    """What Keras uses of ``tf.summary``."""
+
+    def __init__(self) -> None:
+        self._writers: list[SummaryWriter] = []
+        self._conditions: list[Callable[[], bool]] = []
+
+    def create_file_writer(self, log_dir: str) -> _FileWriter:
+        """Open a directory."""
+        writer = _FileWriter(log_dir)
+        writer.summary = self
+        return writer
+
+    @contextlib.contextmanager
+    def writing_to(self, writer: SummaryWriter) -> Iterator[None]:
+        """Make a writer the one that scalars go to."""
+        self._writers.append(writer)
+        try:
+            yield
+        finally:
+            self._writers.pop()
+
+    @contextlib.contextmanager
+    def record_if(self, condition: Callable[[], bool]) -> Iterator[None]:
+        """Write only if a function says so."""
+        self._conditions.append(condition)
+        try:
+            yield
+        finally:
+            self._conditions.pop()
+
+    def scalar(self, name: str, data: Any, step: Any) -> None:
+        """Write a number, if there is a writer for it."""
+        if self._writers and all(condition() for condition in self._conditions[-1:]):
+            numbers = (
+                float(keras.ops.convert_to_numpy(data)),
+                int(keras.ops.convert_to_numpy(step)),
+            )
+            self._writers[-1].add_scalar(name, *numbers, new_style=True)
+
+
+class _FileWriter(SummaryWriter):
+    """Have the one method more that Keras calls."""
+
+    summary: _Summary
+
+    def as_default(self, step: Any = None) -> contextlib.AbstractContextManager[None]:
+        """Make this the writer that scalars go to, with steps of their own."""
+        del step
+        return self.summary.writing_to(self)
+
+
+@contextlib.contextmanager
+def _without_a_trace() -> Iterator[None]:
+    """Put global random states back, which layers of a user's own may draw from."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - not drawn from
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "torch":
+            stack.enter_context(require("torch").random.fork_rng())
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _paths(variables: Iterable[Any]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fasthist.adapters.torch import Watch, watch
-from fasthist.adapters.watching import Pattern
+from fasthist.adapters.watching import Pattern, refuse_unknown
+from fasthist.errors import FasthistError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import Sink, Sinks, as_sink, sink_opener
 from fasthist.summary_writer import SummaryWriter
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ else:
     old = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
     Callback = require("pytorch_lightning" if old else "lightning.pytorch").Callback
 
+_log = logging.getLogger(Callback.__module__)  # is shown, and silenced, with Lightning's own
+
 
 class HistogramCallback(Callback):
     """Log histograms of weights, gradients, updates or activations while ``Trainer.fit`` runs.
@@ -28,18 +32,19 @@ class HistogramCallback(Callback):
     ----------
     log, every, include, exclude
         As of `fasthist.adapters.torch.watch`; steps are those of the optimizer, ``trainer.global_step``.
-    writer : Sink, optional
-        Default: the first logger's own writer where it is a ``TensorBoardLogger``, so that all is in one file; else a
+    writer : path, SummaryWriter, Sink, run, tracker or logger, optional
+        Whatever `fasthist.sinks.as_sink` takes. Default: the runs of all loggers that are known, which are
+        ``TensorBoardLogger``, ``WandbLogger``, ``CometLogger`` and ``MLFlowLogger``; where there is none, a
         `fasthist.SummaryWriter` in ``trainer.log_dir``.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above; raised when fitting begins.
+        An argument is not as above; of all but `writer` raised when fitting begins.
 
     Notes
     -----
-    Only rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has made it, with
+    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is logged when the optimizer has made it, with
     the gradients that it used. With manual optimization, gradients that the module has set to zero by the end of
     ``training_step`` cannot be seen.
 
@@ -57,25 +62,30 @@ class HistogramCallback(Callback):
         *,
         include: Pattern = None,
         exclude: Pattern = None,
-        writer: Sink | None = None,
+        writer: Any = None,
+        **others: Any,
     ) -> None:
         super().__init__()
+        refuse_unknown(others, "log, every, include, exclude, writer")
         self._begin = partial(watch, log=log, every=every, include=include, exclude=exclude)
         self._given = writer
+        self._open = None if writer is None else sink_opener(writer)
         self._writer: Sink | None = None
         self._watch: Watch | None = None
         self._step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the writer, on rank 0."""
+        self._close()
         log_dir = (
             trainer.log_dir or trainer.default_root_dir
         )  # asked on every rank: they agree on it there
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        self._writer = self._given or _default_writer(trainer, log_dir)
-        self._watch = self._begin(pl_module, self._writer)
-        self._step = trainer.global_step
+        self._writer = _default_writer(trainer, log_dir) if self._open is None else self._open()
+        if self._writer is not None:
+            self._watch = self._begin(pl_module, self._writer)
+            self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, *arguments: object) -> None:
         """Log the optimizer's step, if this batch has made it."""
@@ -84,9 +94,17 @@ class HistogramCallback(Callback):
             self._step = trainer.global_step
             self._watch.step(self._step)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close what was opened."""
+        del trainer, pl_module, exception
+        self._close()
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Close the writer, however fitting has ended."""
+        """Close what was opened."""
         del trainer, pl_module, stage
+        self._close()
+
+    def _close(self) -> None:
         if self._watch is not None:
             self._watch.close()
         if self._writer is not None and self._writer is not self._given:
@@ -95,7 +113,21 @@ class HistogramCallback(Callback):
 
 
 def _default_writer(trainer: Any, log_dir: str) -> Sink:
-    experiment = getattr(trainer.logger, "experiment", None)
-    if hasattr(experiment, "_get_file_writer"):
-        return SummaryWriter(writer=experiment)
+    sinks, takers, others = [], [], []
+    for logger in trainer.loggers:
+        name = type(logger).__name__
+        try:
+            sink = as_sink(logger)
+        except FasthistError as error:
+            others.append(name)
+            _log.debug("%s: %s", name, error)
+            continue
+        if sink is not None:
+            sinks.append(sink)
+            takers.append(name)
+    if sinks:
+        _log.info("fasthist: histograms go to %s", ", ".join(takers))
+        return sinks[0] if len(sinks) == 1 else Sinks(sinks)
+    why = f"; {', '.join(others)} takes none" if others else ""
+    _log.info("fasthist: histograms go to event files in %s%s", log_dir, why)
     return SummaryWriter(log_dir)

@@ -8,7 +8,7 @@ from typing import Any
 from fasthist.adapters.watching import Schedule, distinct
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import Sink, lent_sink
 
 tf = require("tensorflow")
 
@@ -53,13 +53,13 @@ def gradients(found: Iterable[Any], variables: Iterable[Any]) -> dict[str, Any]:
     return {f"gradients/{name}": one for name, one in named if one is not None}
 
 
-def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1) -> None:
+def add_histograms(writer: Any, tree: dict[str, Any], step: Any, every: int = 1) -> None:
     """Log histograms of a step, from eager code or from within a ``tf.function``.
 
     Parameters
     ----------
-    writer : Sink
-        A `fasthist.SummaryWriter`, or a sink of `fasthist.sinks`.
+    writer : SummaryWriter, Sink, run, tracker or logger
+        Whatever `fasthist.sinks.as_sink` takes but a path: a `fasthist.SummaryWriter`, or one of ``tf.summary``.
     tree : dict of str to tf.Tensor, tf.Variable or tf.IndexedSlices
         Tags and values, such as ``{**weights(model), **gradients(found, model.trainable_variables)}``. Of
         ``tf.IndexedSlices``, the gradient of an embedding, the rows that it holds are counted, those of one index added up
@@ -72,7 +72,7 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
     Raises
     ------
     ArgumentError
-        `every` is no number of steps, or `step` is a Python number within a ``tf.function``.
+        `writer` or `every` is not as above, or `step` is a Python number within a ``tf.function``.
     FasthistError
         What the writer's ``add_histograms`` raises. Within a ``tf.function`` TensorFlow raises errors of its own, with our text.
 
@@ -101,6 +101,9 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
     >>> writer.close()
     """
     Schedule(every)  # checks it
+    sink = lent_sink(writer)
+    if sink is None:
+        return
     if tf.inside_function():
         if not tf.is_tensor(step) and not isinstance(step, tf.Variable):
             msg = (
@@ -108,16 +111,16 @@ def add_histograms(writer: Sink, tree: dict[str, Any], step: Any, every: int = 1
                 "Accepted: a tensor or variable of int64. Hint: pass tf.constant(step, tf.int64) to the function."
             )
             raise ArgumentError(msg)
-        _add_in_graph(writer, tree, tf.cast(step, tf.int64), every)
+        _add_in_graph(sink, tree, tf.cast(step, tf.int64), every)
     elif int(step) % every == 0:
-        writer.add_histograms({tag: _dense(one) for tag, one in tree.items()}, int(step))
+        sink.add_histograms({tag: _dense(one) for tag, one in tree.items()}, int(step))
 
 
-def _add_in_graph(writer: Sink, tree: dict[str, Any], step: Any, every: int) -> None:
+def _add_in_graph(sink: Sink, tree: dict[str, Any], step: Any, every: int) -> None:
     tags = list(tree)
 
     def add(step: Any, *values: Any) -> None:
-        writer.add_histograms(dict(zip(tags, values, strict=True)), int(step))
+        sink.add_histograms(dict(zip(tags, values, strict=True)), int(step))
 
     # It runs eagerly: nothing of it, nor of what it calls, is to become a graph.
     on_host = tf.autograph.experimental.do_not_convert(add)

@@ -6,17 +6,26 @@ difference to ``torch.compile``, autocast, gradient accumulation or activation c
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fasthist.adapters.watching import Pattern, Schedule, Selection, parse_log
+from fasthist.adapters.watching import (
+    Pattern,
+    Schedule,
+    Selection,
+    countable,
+    parse_log,
+    refuse_unknown,
+)
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import as_sink
 
 torch = require("torch")
 
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
 
 def watch(
     model: Any,
-    writer: Sink | None,
+    writer: Any,
     log: str | Iterable[str] = "all",
     every: int = 100,
     *,
@@ -34,15 +43,18 @@ def watch(
     exclude: Pattern = None,
     optimizer: Any = None,
     distributed: Any = False,
+    prefix: str = "",
+    **others: Any,
 ) -> Watch:
     """Log histograms of a model's tensors while it is trained.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside.
-    writer : Sink or None
-        A `fasthist.SummaryWriter`, the one of this module, or a sink of `fasthist.sinks`. It stays open. None, with
+    model : torch.nn.Module, or mapping or sequence of them
+        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several, each has
+        its key or position before its names. None of them is kept alive.
+    writer : path, SummaryWriter, Sink, run, tracker, logger or None
+        Whatever `fasthist.sinks.as_sink` takes. It stays open; of a path, ``close()`` closes the files. None, with
         `distributed`, on the ranks that do not write.
     log : str or iterable of str
         Some of "weights", "gradients", "updates" and "activations"; "all" is the first three.
@@ -55,6 +67,8 @@ def watch(
     distributed : bool or torch.distributed.ProcessGroup
         Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the same
         arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
+    prefix : str
+        Put before all names: ``weights/<prefix>/<name>``.
 
     Returns
     -------
@@ -64,8 +78,8 @@ def watch(
     Raises
     ------
     ArgumentError
-        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. With
-        `distributed`, there is no process group, or a model of FSDP1 keeps copies of its shards.
+        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or a
+        watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process group, or a model of FSDP1 keeps copies of its shards.
 
     Notes
     -----
@@ -79,6 +93,13 @@ def watch(
     - Activations are floating-point outputs of every module in training mode but containers and the model itself, added
       up over the forward passes of the step. Hooks are there only during steps that are logged; what checkpointing
       computes again is not counted twice.
+
+    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it holds. A
+    tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become another one, or has
+    another shape or device, its update is left out once.
+
+    Hooks are invisible to what copies, saves, exports, traces or transforms the model, and count nothing within it. A
+    model that is compiled later is noticed by a warning.
 
     Between logged steps nothing is done. No random number is drawn, no tensor is changed, and none is kept.
 
@@ -102,19 +123,22 @@ def watch(
     ...         _ = optimizer.step()
     ...         watched.step(step)
     """
-    return Watch(model, writer, log, every, Selection(include, exclude), optimizer, distributed)
+    refuse_unknown(
+        others, "model, writer, log, every, include, exclude, optimizer, distributed, prefix"
+    )
+    return Watch(
+        model, writer, log, every, Selection(include, exclude), optimizer, distributed, prefix
+    )
 
 
 class Watch:
     """What `watch` returns."""
 
     def __init__(
-        self, model: Any, writer: Sink | None, log: str | Iterable[str], every: int,
-        selection: Selection, optimizer: Any, distributed: Any,
+        self, model: Any, writer: Any, log: str | Iterable[str], every: int,
+        selection: Selection, optimizer: Any, distributed: Any, prefix: str,
     ) -> None:  # fmt: skip
-        if not isinstance(model, torch.nn.Module):
-            msg = f"model={type(model).__name__} is no torch.nn.Module. Accepted: a module whose parameters are trained."
-            raise ArgumentError(msg)
+        models = _named_models(model, prefix)
         if writer is None and not distributed:
             msg = "writer=None writes nothing. Accepted: a SummaryWriter or sink; None with distributed=True alone."
             raise ArgumentError(msg)
@@ -125,21 +149,25 @@ class Watch:
             from fasthist.distributed import check_group
 
             check_group(self._group)
-            self._sharded = _is_sharded(model)
+            self._sharded = any(list(map(_is_sharded, dict(models).values())))
         self._kinds = parse_log(log)
         self._schedule = Schedule(every)
         self._selection = selection
-        self._writer = writer
-        self._hooks: list[Any] = []
-        self._before: dict[str, Any] = {}
-        self._outputs: dict[str, list[Histogram]] = {}
-        self._warned = False
-        inner = _unwrapped(model)
+        self._given = writer
+        self._writer = None if writer is None else as_sink(writer)
+        self._hooks: list[tuple[Any, Any]] = []
+        self._before: dict[str, tuple[Any, Any]] = {}
+        self._outputs: dict[str, Histogram] = {}
+        self._warned: set[str] = set()
+        self._logged: int | None = None
         if "activations" in self._kinds:
-            _check_not_compiled(model)
-        # Weak: a model that the user has let go of frees its memory.
-        self._model: Callable[[], Any] = weakref.ref(inner)
+            for _, one in models:
+                _check_not_compiled(one)
+        self._models = [_Reference(label, _unwrapped(one)) for label, one in models]
+        self._check_alone()
         self._attached = None if optimizer is None else _attach(optimizer, self.step)
+        weakref.finalize(self, _remove, self._hooks)
+        _open.add(self)
         self._prepare()
 
     def step(self, global_step: int | None = None) -> None:
@@ -157,7 +185,8 @@ class Watch:
         """
         due = self._schedule.due
         step = self._schedule.advance(global_step)
-        if due:
+        if due and step != self._logged:
+            self._logged = step
             tree = dict(self._found())
             self._release()
             if self._distributed:
@@ -168,13 +197,16 @@ class Watch:
             self._prepare()
 
     def close(self) -> None:
-        """Remove all hooks; the writer stays open."""
+        """Remove all hooks; a writer stays open, the files of a path are closed."""
         self._release()
         self._schedule.due = False
         if self._attached is not None:
             self._attached.remove()
             self._attached = None
-        self._model = _gone
+        self._models = []
+        _open.discard(self)
+        if self._writer is not None and self._writer is not self._given:
+            self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -182,11 +214,12 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _found(self) -> Iterator[tuple[str, Any]]:
-        """Give what is to be logged of the step that is done, each with its tag."""
+    def _found(self) -> dict[str, Any]:
+        """Return what is to be logged of the step that is done, by tag."""
+        tensors: dict[str, Any] = {}
         parameters = self._parameters()
         if "weights" in self._kinds:
-            yield from self._chosen("weights", parameters)
+            tensors.update(self._chosen("weights", parameters))
         if "gradients" in self._kinds:
             # Where FSDP1 has left nothing of a parameter, there is no gradient either.
             gradients = [
@@ -194,19 +227,34 @@ class Watch:
                 for name, one in parameters
                 if one.grad is not None or (self._sharded and one.requires_grad and not one.numel())
             ]
-            if parameters and not gradients and not self._warned:
-                self._warned = True
-                warnings.warn(
-                    "fasthist: no parameter has a gradient when its step is logged. "
-                    "Hint: call step() after optimizer.step() and before zero_grad().",
-                    stacklevel=3,
+            if parameters and not gradients:
+                self._warn(
+                    "no parameter has a gradient when its step is logged. "
+                    "Hint: call step() after optimizer.step() and before zero_grad()."
                 )
-            yield from self._chosen("gradients", [(name, _dense(one)) for name, one in gradients])
+            tensors.update(self._chosen("gradients", gradients))
         for tag, one in self._chosen("updates", parameters):
-            if tag in self._before:
-                yield tag, _difference(one, self._before[tag])
-        for tag, outputs in self._outputs.items():
-            yield tag, sum(outputs[1:], outputs[0])
+            reference, before = self._before.get(tag, (_gone, None))
+            if reference() is one and _is_like(one, before):
+                tensors[tag] = _difference(one.detach(), before)
+        if "activations" in self._kinds and parameters and not self._outputs:
+            self._warn(
+                "no activations were seen in a step that is logged. Hint: they are those in training mode, of a model that "
+                "is not compiled, outside of transforms such as torch.func's."
+            )
+        parts = {part: one for tag, tensor in tensors.items() for part, one in _parts(tag, tensor)}
+        whole = {}
+        if self._distributed:  # what lies on several ranks is left to fasthist.distributed
+            whole = {tag: one for tag, one in parts.items() if hasattr(one, "placements")}
+        rest = {tag: one for tag, one in parts.items() if tag not in whole}
+        kept = whole | countable(rest, self._warned) | self._outputs
+        return {tag: kept[tag] for tag in (*parts, *self._outputs) if tag in kept}
+
+    def _warn(self, text: str) -> None:
+        """Warn once of a kind of trouble."""
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(f"fasthist: {text}", stacklevel=4)
 
     def _whole(self, tree: dict[str, Any], step: int) -> dict[str, Histogram]:
         """Add up what all ranks have; of what each has a copy of, that of the first."""
@@ -220,47 +268,225 @@ class Watch:
         for name, one in named:
             tag = f"{kind}/{name}"
             if tag in self._selection:
-                yield tag, one.detach()
+                yield tag, one
 
     def _parameters(self) -> list[tuple[str, Any]]:
-        model = self._model()
-        if model is None:
-            return []
         return [
-            (_clean(name), one)
-            for name, one in model.named_parameters()
+            (name, one)
+            for model in self._models
+            for name, one in model.parameters()
             if not torch.nn.parameter.is_lazy(one)
         ]
 
+    def _observed(self) -> Iterator[tuple[str, Any]]:
+        """Give the modules whose outputs are logged, each with its tag."""
+        for model in self._models:
+            for name, module in model.modules():
+                tag = f"activations/{model.label}{name}"
+                if name and not isinstance(module, _CONTAINERS) and tag in self._selection:
+                    yield tag, module
+
+    def _tags(self) -> set[str]:
+        parameters = self._parameters()
+        kinds = [kind for kind in self._kinds if kind != "activations"]
+        tags = {tag for kind in kinds for tag, _ in self._chosen(kind, parameters)}
+        if "activations" in self._kinds:
+            tags.update(tag for tag, _ in self._observed())
+        return tags
+
+    def _check_alone(self) -> None:
+        """Make sure that no other watch writes these tags to this writer."""
+        if self._writer is None:
+            return
+        own = self._tags()
+        rivals: list[Watch] = []
+        for attempt in range(2):
+            rivals = [one for one in _open if one._writes_like(self) and own & one._tags()]
+            if not rivals:
+                return
+            if not attempt:
+                gc.collect()  # models that nobody holds any more, as in a notebook's cell that is run again
+        tag = min(own & rivals[0]._tags())
+        if self._writer is not self._given:
+            self._writer.close()
+        msg = (
+            f"another watch() writes {tag!r} to the same writer. Accepted: tags that differ. "
+            "Hint: prefix=, a mapping of models in one call, or close() the other one first."
+        )
+        raise ArgumentError(msg)
+
+    def _writes_like(self, other: Watch) -> bool:
+        return self._given is other._given or _folder(self._writer) == _folder(other._writer) != ""
+
     def _prepare(self) -> None:
         """Get ready for a step that will be logged."""
-        model = self._model()
+        self._release()
         if "updates" in self._kinds:
             weights = self._chosen("updates", self._parameters())
-            self._before = {tag: one.clone() for tag, one in weights}
-        if "activations" in self._kinds and model is not None:
-            for name, module in model.named_modules():
-                tag = f"activations/{_clean(name)}"
-                if name and not isinstance(module, _CONTAINERS) and tag in self._selection:
-                    self._hooks.append(module.register_forward_hook(partial(self._on_forward, tag)))
+            self._before = {
+                tag: (weakref.ref(one), one.detach().clone())
+                for tag, one in weights
+                if _has_updates(one)
+            }
+        if "activations" in self._kinds:
+            watch = weakref.ref(self)
+            for tag, module in self._observed():
+                if module._compiled_call_impl is not None:
+                    self._warn("a model was compiled after watch(): no activations of it are seen.")
+                    continue
+                handle = module.register_forward_hook(partial(_on_forward, watch, tag))
+                self._hooks.append((handle, weakref.ref(module)))
+                # What copies and saves a module asks it for its state.
+                vars(module).setdefault(
+                    "__getstate__", partial(_state_without_hooks, weakref.ref(module))
+                )
 
     def _release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        _remove(self._hooks)
         self._before = {}
         self._outputs = {}
 
-    def _on_forward(self, tag: str, module: Any, inputs: Any, output: Any) -> None:
-        del inputs
-        # Within backward(), checkpointing runs the same forward pass once more.
-        if not module.training or torch._C._current_graph_task_id() != -1:
-            return
+    def _count(self, tag: str, output: Any) -> None:
+        """Count what a module has given, and add it to what it gave before in this step."""
         from fasthist.compute import histograms
 
-        found = histograms(dict(_tensors(output, tag)))
-        for name, one in found.items():
-            self._outputs.setdefault(name, []).append(one)
+        tensors = {
+            part: one
+            for name, tensor in _tensors(output, tag)
+            for part, one in _parts(name, tensor)
+        }
+        for name, one in histograms(countable(tensors, self._warned)).items():
+            before = self._outputs.get(name)
+            self._outputs[name] = one if before is None else before + one
+
+
+_open: weakref.WeakSet[Watch] = weakref.WeakSet()
+"""What writes now: two of them must not write the same."""
+
+
+class _Reference:
+    """A model that is not kept alive; of a temporary one that held other modules, those that are still there.
+
+    Attributes
+    ----------
+    label : str
+        Put before its names.
+    """
+
+    def __init__(self, label: str, model: Any) -> None:
+        self.label = label
+        self._modules = [(name, weakref.ref(one)) for name, one in model.named_modules()]
+
+    def _alive(self) -> list[tuple[str, Any]]:
+        """Give the outermost modules that are there, each with what its names begin with."""
+        outermost: list[tuple[str, Any]] = []
+        for name, reference in self._modules:  # those within come behind
+            module, start = reference(), f"{name}." if name else ""
+            if module is not None and not any(start.startswith(one) for one, _ in outermost):
+                outermost.append((start, module))
+                if not name:
+                    break
+        return outermost
+
+    def parameters(self) -> Iterator[tuple[str, Any]]:
+        """Give each parameter once, with its label and name."""
+        seen: set[int] = set()
+        for start, module in self._alive():
+            for name, one in module.named_parameters():
+                if id(one) not in seen:
+                    seen.add(id(one))
+                    yield self.label + _clean(start + name), one
+
+    def modules(self) -> Iterator[tuple[str, Any]]:
+        """Give each module, with its name; that of the model itself is empty."""
+        for start, module in self._alive():
+            for name, one in module.named_modules():
+                yield _clean((start + name).removesuffix(".")), one
+
+
+def _named_models(model: Any, prefix: Any) -> list[tuple[str, Any]]:
+    """Return the models, each with what is put before its names."""
+    if not isinstance(prefix, str):
+        msg = f"prefix={prefix!r} is not a name. Accepted: a str."
+        raise ArgumentError(msg)
+    models: list[tuple[Any, Any]] = [("", model)]
+    if isinstance(model, Mapping):
+        models = list(model.items())
+    elif isinstance(model, (list, tuple)):
+        models = list(enumerate(model))
+    if not models or not all(isinstance(one, torch.nn.Module) for _, one in models):
+        msg = (
+            f"model={type(model).__name__} is no torch.nn.Module. "
+            "Accepted: a module whose parameters are trained, or a mapping or list of such modules."
+        )
+        raise ArgumentError(msg)
+    labels = ["/".join(filter(None, (prefix.strip("/"), str(key)))) for key, _ in models]
+    return [
+        (f"{label}/" if label else "", one) for label, (_, one) in zip(labels, models, strict=True)
+    ]
+
+
+def _folder(writer: Any) -> str:
+    """Return the directory that a writer tells of, in one spelling."""
+    folder = getattr(writer, "log_dir", "")
+    return str(Path(folder).absolute()) if isinstance(folder, str) and folder else ""
+
+
+def _on_forward(watch: Any, tag: str, module: Any, inputs: Any, output: Any) -> None:
+    """Count a module's output; whatever happens, the user's forward pass goes on as without it."""
+    del inputs
+    if torch.compiler.is_compiling():  # or this would become a part of the compiled code
+        return
+    # Within backward(), checkpointing runs the same forward pass once more.
+    if not module.training or torch._C._current_graph_task_id() != -1 or _is_traced():
+        return
+    watch = watch()
+    if watch is not None:
+        try:
+            watch._count(tag, output)
+        except Exception as error:  # noqa: BLE001 - a tensor of any class may raise anything
+            watch._warn(f"{tag} cannot be counted ({str(error).strip().partition(chr(10))[0]})")
+
+
+def _is_traced() -> bool:
+    """Say whether something records or transforms what is done with tensors."""
+    functorch = getattr(torch._C, "_functorch", None)
+    return (
+        torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (functorch is not None and functorch.peek_interpreter_stack() is not None)
+    )
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(hook, partial) and hook.func is _on_forward
+
+
+def _state_without_hooks(reference: Any) -> Any:
+    """Return the state of a module as it would be without us."""
+    module = reference()
+    get_state: Any = type(module).__getstate__
+    state = get_state(module)
+    plain = state[0] if isinstance(state, tuple) and state else state
+    if not isinstance(plain, dict):
+        return state
+    plain = {name: one for name, one in plain.items() if name != "__getstate__"}
+    hooks = plain.get("_forward_hooks")
+    if hooks is not None:
+        plain["_forward_hooks"] = type(hooks)(
+            (key, one) for key, one in hooks.items() if not _is_ours(one)
+        )
+    return (plain, *state[1:]) if isinstance(state, tuple) else plain
+
+
+def _remove(hooks: list[tuple[Any, Any]]) -> None:
+    """Take hooks out of their modules, and forget them."""
+    for handle, reference in hooks:
+        handle.remove()
+        module = reference()
+        if module is not None and not any(map(_is_ours, module._forward_hooks.values())):
+            vars(module).pop("__getstate__", None)
+    hooks.clear()
 
 
 _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
@@ -328,11 +554,42 @@ def _attach(optimizer: Any, step: Callable[[], None]) -> Any:
         )
         raise ArgumentError(msg)
 
-    return inner.register_step_post_hook(lambda *_: step())
+    # A compiled optimizer step is to call it, not to be made of it.
+    hook = torch.compiler.disable(lambda *_: step())
+    return inner.register_step_post_hook(hook)
 
 
-def _dense(gradient: Any) -> Any:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
+def _parts(tag: str, tensor: Any) -> Iterator[tuple[str, Any]]:
+    """Give what can be counted of a tensor: values that are held, real and imaginary parts."""
+    tensor = tensor.detach()
+    if tensor.layout is torch.sparse_coo:
+        tensor = tensor.coalesce().values()
+    elif tensor.layout in _HAS_VALUES or (tensor.is_nested and not _has_holes(tensor)):
+        tensor = tensor.values()
+        if tensor.is_complex():
+            tensor = tensor.clone()  # torch takes no real part of what is a view of a sparse tensor
+    if tensor.is_complex():
+        yield f"{tag}/real", tensor.real
+        yield f"{tag}/imag", tensor.imag
+    else:
+        yield tag, tensor
+
+
+_HAS_VALUES = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
+def _has_holes(nested: Any) -> bool:
+    return nested.layout is torch.jagged and nested.lengths() is not None
+
+
+def _has_updates(one: Any) -> bool:
+    has_values = (one.is_floating_point() or one.is_complex()) and not one.is_meta
+    has_values = has_values and not isinstance(one, torch._subclasses.FakeTensor)
+    return has_values and one.layout is torch.strided and not (one.is_nested or one.is_quantized)
+
+
+def _is_like(one: Any, other: Any) -> bool:
+    return (one.shape, one.device, one.dtype) == (other.shape, other.device, other.dtype)
 
 
 def _difference(after: Any, before: Any) -> Any:
@@ -345,8 +602,8 @@ def _difference(after: Any, before: Any) -> Any:
 def _tensors(output: Any, tag: str) -> Iterator[tuple[str, Any]]:
     """Give the floating-point tensors in what a module returns."""
     if isinstance(output, torch.Tensor):
-        if output.is_floating_point() and output.layout is torch.strided:
-            yield tag, output.detach()
+        if output.is_floating_point() or output.is_complex():
+            yield tag, output
     elif isinstance(output, dict):
         for key, part in output.items():
             yield from _tensors(part, f"{tag}/{key}")

@@ -1,43 +1,71 @@
-"""Hugging Face ``Trainer``: its TensorBoard callback, with histograms."""
+"""Hugging Face ``Trainer``: a callback that logs its model's tensors, to where its scalars go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+import socket
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import partial, update_wrapper
+from pathlib import Path
 from typing import Any
 
 from fasthist.adapters.torch import Watch, watch
-from fasthist.adapters.torch_writer import SummaryWriter
-from fasthist.adapters.watching import Pattern
+from fasthist.adapters.watching import Pattern, caller, refuse_unknown
+from fasthist.errors import FasthistError
 from fasthist.packages import require
-from fasthist.sinks import Sink
+from fasthist.sinks import (
+    CometSink,
+    MlflowSink,
+    Sink,
+    Sinks,
+    SwanlabSink,
+    TrackioSink,
+    WandbSink,
+    as_sink,
+    sink_opener,
+)
 
 require("transformers")
 
-from transformers.integrations import TensorBoardCallback
+from transformers import Trainer, TrainerCallback, integrations
+from transformers.trainer_callback import CallbackHandler
+from transformers.utils import logging
+
+_log = logging.get_logger("transformers.fasthist")  # is shown, and silenced, with its own
+
+_TRACKERS: dict[str, Callable[[], Sink]] = {
+    "WandbCallback": partial(WandbSink, step_metric="train/global_step"),
+    "TrackioCallback": partial(TrackioSink, step_metric="train/global_step"),
+    "MLflowCallback": MlflowSink,
+    "CometCallback": lambda: CometSink(require("comet_ml").get_running_experiment()),
+    "SwanLabCallback": SwanlabSink,
+}
+"""By the callback of ``report_to``: the sink for the run that it has begun, with steps as it logs them."""
 
 
-class HistogramCallback(TensorBoardCallback):
-    """Write what ``TensorBoardCallback`` writes, and histograms of weights, gradients, updates or activations.
+class HistogramCallback(TrainerCallback):
+    """Log histograms of weights, gradients, updates or activations while a ``Trainer`` trains.
 
     Parameters
     ----------
     log, every, include, exclude
         As of `fasthist.adapters.torch.watch`; steps are those of the optimizer, ``state.global_step``.
-    writer : Sink, optional
-        Send histograms there, and write nothing else. Default: a `fasthist.adapters.torch.SummaryWriter` in the directory
-        that ``TensorBoardCallback`` would take, for the Trainer's scalars too.
+    writer : path, SummaryWriter, Sink, run, tracker or logger, optional
+        Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes. Default: where
+        ``report_to`` sends the scalars, to TensorBoard, W&B, trackio, MLflow, Comet or SwanLab. Where it names none of
+        these, a `fasthist.adapters.torch.SummaryWriter` in the directory that ``TensorBoardCallback`` would take, which
+        gets what that one writes, too.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above; raised when training begins.
+        An argument is not as above; of all but `writer` raised when training begins.
 
     Notes
     -----
-    With ``report_to="tensorboard"`` the Trainer's own callback writes the scalars, and this one leaves them out. Only
-    the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has made it,
-    with the gradients that it used.
+    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has made
+    it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``: so it
+    learns of training that ends with an exception, and closes what was opened.
 
     Examples
     --------
@@ -53,23 +81,38 @@ class HistogramCallback(TensorBoardCallback):
         *,
         include: Pattern = None,
         exclude: Pattern = None,
-        writer: Sink | None = None,
+        writer: Any = None,
+        **others: Any,
     ) -> None:
         super().__init__()
-        self._SummaryWriter = SummaryWriter
+        refuse_unknown(others, "log, every, include, exclude, writer")
         self._begin = partial(watch, log=log, every=every, include=include, exclude=exclude)
         self._given = writer
+        self._open = None if writer is None else sink_opener(writer)
+        self._files: Any = None
+        self._sink: Sink | None = None
         self._watch: Watch | None = None
-        self._scalars = True
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Have the end of training told, however it comes: the Trainer tells callbacks of no exception."""
+        del args, state, control, kwargs
+        trainer = caller(Trainer)
+        if trainer is not None:
+            trainer.train = update_wrapper(partial(_train, trainer.train, self), trainer.train)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the writer, on rank 0."""
-        if not state.is_world_process_zero:
-            return
-        self._scalars = self._given is None and "tensorboard" not in args.report_to
-        if self._given is None:
-            super().on_train_begin(args, state, control, **kwargs)
-        self._watch = self._begin(kwargs["model"], self._given or self.tb_writer)
+        """Begin files of our own, if there is no other place, on rank 0."""
+        self._close()
+        if state.is_world_process_zero and self._writes_files():
+            self._own_files().on_train_begin(args, state, control, **kwargs)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to watch, on rank 0: by now all other callbacks have begun their runs."""
+        del args, control
+        if self._watch is None and state.is_world_process_zero:
+            self._sink = self._chosen_sink()
+            if self._sink is not None:
+                self._watch = self._begin(kwargs["model"], self._sink)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the step that the optimizer has just made."""
@@ -78,13 +121,103 @@ class HistogramCallback(TensorBoardCallback):
             self._watch.step(state.global_step + 1)  # it is counted after this
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the Trainer's scalars, unless its own callback does."""
-        if self._scalars:
-            super().on_log(args, state, control, **kwargs)
+        """Write the Trainer's scalars, unless another callback does."""
+        if state.is_world_process_zero and self._writes_files():
+            self._own_files().on_log(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close what was opened."""
+        del args, state, control, kwargs
+        self._close()
+
+    def _close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-            self._watch = None
-        super().on_train_end(args, state, control, **kwargs)
+        if self._sink is not None and self._sink is not self._given:
+            self._sink.close()
+        self._watch = self._sink = None
+        if self._files is not None:
+            self._files.on_train_end(None, None, None)
+
+    def _writes_files(self) -> bool:
+        return self._open is None and not any(map(_is_known, _reporters()))
+
+    def _own_files(self) -> Any:
+        if self._files is None:
+            self._files = _own_files()
+        return self._files
+
+    def _chosen_sink(self) -> Sink | None:
+        if self._open is not None:
+            return self._open()
+        if self._writes_files():
+            writer: Sink = self._own_files().tb_writer
+            others = [name for name in map(_name, _reporters()) if name in _OTHERS]
+            say = _log.warning if others else _log.info
+            why = f"; {', '.join(others)} takes none" if others else ""
+            say(f"fasthist: histograms go to event files in {self._files.logging_dir}{why}")
+            return writer
+        sinks, takers = [], []
+        for callback in filter(_is_known, _reporters()):
+            try:
+                sink = _sink_of(callback)
+            except FasthistError as error:  # it reports nothing, or lacks a package
+                _log.warning(f"fasthist: no histograms go to {_name(callback)}: {error}")
+                continue
+            if sink is not None:
+                sinks.append(sink)
+                takers.append(_name(callback))
+        _log.info(f"fasthist: histograms go to the run of {', '.join(takers)}")
+        return Sinks(sinks) if len(sinks) > 1 else next(iter(sinks), None)
+
+
+def _train(train: Any, callback: HistogramCallback, *arguments: Any, **keywords: Any) -> Any:
+    try:
+        return train(*arguments, **keywords)
+    finally:
+        callback._close()
+
+
+def _own_files() -> Any:
+    from fasthist.adapters.torch_writer import SummaryWriter  # needs tensorboard
+
+    class Files(integrations.TensorBoardCallback):
+        """The Trainer's callback over our writer, which takes its directory before training, too."""
+
+        logging_dir: str | None
+
+        def _init_summary_writer(self, args: Any) -> None:
+            if self.logging_dir is None:
+                name = f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+                self.logging_dir = str(Path(args.output_dir, "runs", name))
+            super()._init_summary_writer(args)
+
+    files = Files()
+    files._SummaryWriter = SummaryWriter
+    return files
+
+
+def _reporters() -> list[Any]:
+    handler = caller(CallbackHandler)
+    return [] if handler is None else handler.callbacks
+
+
+_OTHERS = {kind.__name__ for kind in integrations.INTEGRATION_TO_CALLBACK.values()}
+
+
+def _name(callback: Any) -> str:
+    """Return the name of the class of transformers' own that this is one of, or of its own class."""
+    names = [kind.__name__ for kind in type(callback).__mro__]
+    return next(
+        (name for known in (_TRACKERS, _OTHERS) for name in names if name in known), names[0]
+    )
+
+
+def _is_known(callback: Any) -> bool:
+    return _name(callback) in _TRACKERS or isinstance(callback, integrations.TensorBoardCallback)
+
+
+def _sink_of(callback: Any) -> Sink | None:
+    if isinstance(callback, integrations.TensorBoardCallback):
+        return None if callback.tb_writer is None else as_sink(callback.tb_writer)
+    return _TRACKERS[_name(callback)]()

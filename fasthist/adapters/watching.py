@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Iterable
+from types import FrameType
+from typing import Any
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, FasthistError
 
 KINDS = ("weights", "gradients", "updates", "activations")
 """Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
@@ -35,6 +39,71 @@ def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tupl
         msg = f'log={log!r} is not known. Accepted: "all", or some of {", ".join(map(repr, accepted))}.'
         raise ArgumentError(msg)
     return tuple(kind for kind in accepted if kind in asked)
+
+
+def caller(kind: type) -> Any:
+    """Return the ``self`` of the nearest caller that is of a class, or None.
+
+    Keras and transformers tell a callback neither what it is in the same list with, nor whose list that is.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if issubclass(type(owner), kind):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+_EVERY = re.compile(r"freq|interval|period|every|n_steps|_steps$")
+
+
+def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
+    """Raise an error for arguments that other libraries have, and name the one that means the same.
+
+    Raises
+    ------
+    ArgumentError
+        There is one.
+    """
+    for name in arguments:
+        hint = f" Hint: {name} is every= here, a number of steps." if _EVERY.search(name) else ""
+        msg = f"{name}= is not an argument. Accepted: {accepted}.{hint}"
+        raise ArgumentError(msg)
+
+
+def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
+    """Leave out of a tree what cannot be counted, and say so once for each tag.
+
+    Parameters
+    ----------
+    tree : tree
+        Of arrays and histograms.
+    warned : set of str
+        Tags that were told of before; those told of now are added.
+
+    Returns
+    -------
+    dict of str to array or Histogram
+        By tag.
+    """
+    from fasthist.hist import Histogram
+    from fasthist.intake import read
+    from fasthist.sharding import local_part
+    from fasthist.tree import named_leaves
+
+    kept = {}
+    for tag, leaf in named_leaves(tree).items():
+        try:
+            if not isinstance(leaf, Histogram):
+                read(local_part(leaf, tag), tag)
+        except FasthistError as error:
+            if tag not in warned:
+                warned.add(tag)
+                warnings.warn(f"fasthist: left out, and the rest is logged: {error}", stacklevel=3)
+        else:
+            kept[tag] = leaf
+    return kept
 
 
 def distinct(names: Iterable[str]) -> list[str]:
