@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, Self
 
 from numpy.typing import ArrayLike
@@ -34,6 +34,12 @@ class RawWriter:
         self._events = events
         self._thinning = thinning
         self._size_warning = SizeWarning()
+        self._open_writers()
+
+    def _open_writers(self) -> None:
+        """Set what code written for torch's class reads; None from `close` until an event comes."""
+        self.file_writer: Any = self._events
+        self.all_writers: Any = {self.log_dir: self._events}
 
     def get_logdir(self) -> str:
         """Give `log_dir`."""
@@ -65,8 +71,9 @@ class RawWriter:
         sum, sum_squares : float
             Their moments.
         bucket_limits : float64[k]
-            Right edges: finite, each greater than the one before, at least one. Both loaders draw the same
-            picture if the first is `min`, with count 0, and the last `max`.
+            Right edges, in order, at least one. Both loaders draw the same picture if the first is `min`, with count 0,
+            and the last `max`. Equal ones are written as one, with the sum of their counts; infinite ones as the finite
+            number nearest to them among `min`, `max` and the others.
         bucket_counts : float64[k]
             Values in each bucket, finite and not negative.
         global_step, walltime
@@ -84,8 +91,8 @@ class RawWriter:
         if num == 0:
             return
         wall_time, step = as_wall_time(walltime), as_step(global_step)
-        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts)
         low, high = as_extremes(tag, min, max, num)
+        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts, low, high)
         value = messages.histogram_value(
             tag,
             min=low,
@@ -98,6 +105,7 @@ class RawWriter:
         )
         if self._thinning.is_due(tag, step):
             self._add(messages.summary_event([value], wall_time, step), step)
+            self._thinning.wrote([tag], step)
 
     def add_scalar(
         self,
@@ -163,6 +171,7 @@ class RawWriter:
             Not all could be written; the rest is held for the next attempt.
         """
         self._events.close()
+        self.file_writer = self.all_writers = None
 
     def __enter__(self) -> Self:
         return self
@@ -174,13 +183,19 @@ class RawWriter:
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         if name.startswith("add_"):
             msg += (
-                ": fasthist writes histograms and scalars. "
-                f"Hint: use torch's SummaryWriter beside it, in a directory of its own, for {name}."
+                ": fasthist writes histograms and scalars. Hint: fasthist.adapters.torch.SummaryWriter "
+                "writes all that torch's class does, to the same file; it needs torch and tensorboard."
             )
         raise AttributeError(msg)
 
     def _add(
-        self, event: bytes | Callable[[], bytes], step: int, nbytes: int | None = None
+        self,
+        event: bytes | Callable[[], bytes],
+        step: int,
+        nbytes: int | None = None,
+        tags: Collection[str] = (),
     ) -> None:
-        self._events.add_event(event, step=step, nbytes=nbytes)
+        if self.file_writer is None:
+            self._open_writers()
+        self._events.add_event(event, step=step, nbytes=nbytes, tags=tags)
         self._size_warning.check(self._events.nbytes, self.log_dir)
