@@ -187,8 +187,8 @@ class SummaryWriter(RawWriter):
             As in `fasthist.histogram`; or a finished histogram, whose buckets then stand.
         global_step : int, optional
             int64. None writes 0; TensorBoard shows one histogram for each step.
-        bins : "auto", "tensorflow", int, float64[k + 1] or Buckets
-            `buckets` of `fasthist.histogram`.
+        bins : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
+            `buckets` of `fasthist.histogram`. "auto" is ours; numpy's other names, such as "fd", mean what they mean there.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
