@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthist.display import written_buckets
 from fasthist.errors import ArgumentError
 
 
@@ -24,7 +23,7 @@ def as_raw_buckets(
     """Take limits and counts of a histogram from `low` to `high` that was counted elsewhere.
 
     Infinite limits become finite ones, and equal limits one, with the sum of their counts: readers lose a bucket without
-    width, and blank the chart at an infinite edge.
+    width, and blank the chart at an infinite edge. Where all values are equal there is one bucket.
     """
     try:
         limits = np.asarray(bucket_limits, dtype=np.float64)
@@ -49,14 +48,17 @@ def as_raw_buckets(
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
         msg = f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0."
         raise ArgumentError(msg)
+    if low == high:
+        return np.array([high]), counts.sum(keepdims=True)
     finite = limits[np.isfinite(limits)]
     if finite.size < limits.size:
-        limits = limits.clip(min(low, *finite[:1]), max(high, *finite[-1:]))
+        limits = limits.clip(min((low, *finite[:1])), max((high, *finite[-1:])))
     first_of_equal = np.append(True, limits[1:] > limits[:-1]).nonzero()[0]
     limits, counts = limits[first_of_equal], np.add.reduceat(counts, first_of_equal)
     if limits[0] == low and counts[0] and limits.size > 1:
-        edges, counts = written_buckets(np.append(low, limits), counts)
-        return edges, np.append(0.0, counts)
+        # A bucket of values at the minimum gets a width that float32 still tells.
+        beside = min(low + (high / 2 - low / 2) * 2.0**-21, low / 2 + limits[1] / 2)
+        return np.concatenate(([low, beside], limits[1:])), np.append(0.0, counts)
     return limits, counts
 
 
@@ -142,6 +144,18 @@ def as_seconds(name: str, value: Any) -> float:
         f"{name}={value!r} must be a number of seconds that is not negative. "
         "Hint: None never writes by time; timedelta.total_seconds() is such a number."
     )
+    raise ArgumentError(msg)
+
+
+def as_text(name: str, value: Any) -> str:
+    """Take a string that has a UTF-8 form; None is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        with contextlib.suppress(UnicodeEncodeError):
+            value.encode()
+            return value
+    msg = f"{name}={value!r} must be a string with a UTF-8 form. Hint: leave it out to show the tag alone."
     raise ArgumentError(msg)
 
 

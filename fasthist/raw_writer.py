@@ -7,7 +7,15 @@ from typing import Any, NoReturn, Self
 
 from numpy.typing import ArrayLike
 
-from fasthist.arguments import as_extremes, as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.arguments import (
+    as_extremes,
+    as_number,
+    as_raw_buckets,
+    as_step,
+    as_text,
+    as_wall_time,
+)
+from fasthist.display import Range, constant_rows
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
 from fasthist.events.writer import EventFileWriter
@@ -34,6 +42,7 @@ class RawWriter:
         self._events = events
         self._thinning = thinning
         self._size_warning = SizeWarning()
+        self._ranges: dict[str, Range] = {}  # of each tag's values so far
         self._open_writers()
 
     def _open_writers(self) -> None:
@@ -93,19 +102,27 @@ class RawWriter:
         wall_time, step = as_wall_time(walltime), as_step(global_step)
         low, high = as_extremes(tag, min, max, num)
         limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts, low, high)
-        value = messages.histogram_value(
-            tag,
+        moments = messages.Moments(
             min=low,
             max=high,
             num=num,
             sum=as_number(tag, "sum", sum),
             sum_squares=as_number(tag, "sum_squares", sum_squares),
-            bucket_limits=limits,
-            bucket_counts=counts,
+            zero_count=None,
         )
-        if self._thinning.is_due(tag, step):
-            self._add(messages.summary_event([value], wall_time, step), step)
-            self._thinning.wrote([tag], step)
+        if not self._thinning.is_due(tag, step):
+            return
+        rows = constant_rows(low, num, self._ranges.get(tag)) if low == high else None
+        if rows is None:
+            value = messages.histogram_value(
+                tag, **moments, bucket_limits=limits, bucket_counts=counts
+            )
+        else:
+            value = messages.histogram_tensor_value(tag, rows, moments)
+        self._add(messages.summary_event([value], wall_time, step), step)
+        ends = sorted((low, high, *self._ranges.get(tag, ())))
+        self._ranges[tag] = ends[0], ends[-1]
+        self._thinning.wrote([tag], step)
 
     def add_scalar(
         self,
@@ -115,6 +132,10 @@ class RawWriter:
         walltime: float | None = None,
         new_style: bool = False,
         double_precision: bool = False,
+        *,
+        display_name: str | None = None,
+        summary_description: str | None = None,
+        description: str | None = None,
     ) -> None:
         """Write one number.
 
@@ -130,6 +151,11 @@ class RawWriter:
             Write a tensor for the plugin "scalars" instead of ``simple_value``.
         double_precision : bool
             With `new_style`, store float64. ``simple_value`` is float32 in any case.
+        display_name, summary_description : str, optional
+            What TensorBoard shows in place of the tag, and beside it, as Markdown. It takes them from the first scalar of a
+            tag.
+        description : str, optional
+            Another spelling of `summary_description`.
 
         Raises
         ------
@@ -144,6 +170,9 @@ class RawWriter:
             value = messages.scalar_tensor_value(tag, number, double=double_precision)
         else:
             value = messages.scalar_value(tag, number)
+        name = as_text("display_name", display_name)
+        text = as_text("description", summary_description or description)
+        value = messages.described(value, name, text, scalar=True)
         step = as_step(global_step)
         self._add(messages.summary_event([value], as_wall_time(walltime), step), step)
 

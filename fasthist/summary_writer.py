@@ -20,9 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from fasthist import compute
-from fasthist.arguments import as_count, as_directory, as_part_of_path, as_step, as_wall_time
+from fasthist.arguments import (
+    as_count,
+    as_directory,
+    as_part_of_path,
+    as_step,
+    as_text,
+    as_wall_time,
+)
 from fasthist.buckets import tensorflow_buckets
-from fasthist.display import Range
 from fasthist.errors import ArgumentError
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
@@ -126,7 +132,6 @@ class SummaryWriter(RawWriter):
         as_part_of_path("comment", comment, "")
         purge_from = None if purge_step is None else as_step(purge_step, "purge_step")
         thinning = Thinning(every, keep_last=keep_last)
-        self._ranges: dict[str, Range] = {}  # of each tag's values so far
         if writer is not None:
             foreign = ForeignWriter(writer, functools.partial(last_events, thinning))
             super().__init__(foreign.get_logdir(), foreign, thinning)
@@ -176,6 +181,8 @@ class SummaryWriter(RawWriter):
         max_bins: int | None = None,
         *,
         stats: bool | Iterable[str | float] = False,
+        display_name: str | None = None,
+        description: str | None = None,
     ) -> None:
         """Count every element of an array and write its histogram.
 
@@ -197,6 +204,9 @@ class SummaryWriter(RawWriter):
             Write scalars beside it. True: ``<tag>/mean``, ``<tag>/std``, ``<tag>/l2_norm`` and
             ``<tag>/zero_fraction``. Or some of "mean", "std", "l2_norm", "zero_fraction", "min", "max", and numbers
             from 0 to 1: ``<tag>/quantile_0.95``.
+        display_name, description : str, optional
+            What TensorBoard shows in place of the tag, and beside it, as Markdown. It takes them from the first histogram of
+            a tag.
 
         Raises
         ------
@@ -205,8 +215,8 @@ class SummaryWriter(RawWriter):
         BucketsError
             `bins` is none of the above.
         ArgumentError
-            `tag`, `global_step`, `walltime`, `max_bins` or `stats` cannot be written, or `bins` is given for a
-            finished histogram.
+            `tag`, `global_step`, `walltime`, `max_bins`, `stats`, `display_name` or `description` cannot be written, or
+            `bins` is given for a finished histogram.
         WriteError
             The file cannot be written; the event is held.
 
@@ -220,6 +230,7 @@ class SummaryWriter(RawWriter):
         wall_time, step = as_wall_time(walltime), as_step(global_step)
         if max_bins is not None:
             max_bins = as_count("max_bins", max_bins, 1, "leave it out to write all buckets")
+        shown = as_text("display_name", display_name), as_text("description", description)
         if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
@@ -231,7 +242,9 @@ class SummaryWriter(RawWriter):
             return
         if not isinstance(values, Histogram):
             values = compute.histogram(values, buckets=bins, name=tag)
-        written = WrittenStep({tag: values}, statistics, max_bins, wall_time, step, self._ranges)
+        written = WrittenStep(
+            {tag: values}, statistics, max_bins, wall_time, step, self._ranges, *shown
+        )
         if due:
             self._add_histograms(written)
         else:
