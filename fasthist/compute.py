@@ -146,12 +146,12 @@ def histograms(
     {'fc/weight': 2, 'fc/bias': 1}
     """
     if isinstance(buckets, str) and buckets in RULES:
-        return {
-            tag: leaf
+        return Histograms(
+            (tag, leaf)
             if isinstance(leaf, Histogram)
-            else histogram(leaf, buckets=buckets, device=device, threads=threads, name=tag)
+            else (tag, histogram(leaf, buckets=buckets, device=device, threads=threads, name=tag))
             for tag, leaf in tree.named_leaves(values).items()
-        }
+        )
     gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
