@@ -5,7 +5,9 @@ Each function raises `ArgumentError`, naming the value, where it cannot be writt
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from typing import Any
 
@@ -16,9 +18,13 @@ from fasthist.errors import ArgumentError
 
 
 def as_raw_buckets(
-    tag: str, bucket_limits: ArrayLike, bucket_counts: ArrayLike
+    tag: str, bucket_limits: ArrayLike, bucket_counts: ArrayLike, low: float, high: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Take limits and counts of a histogram that was counted elsewhere; ArgumentError if they make none."""
+    """Take limits and counts of a histogram from `low` to `high` that was counted elsewhere.
+
+    Infinite limits become finite ones, and equal limits one, with the sum of their counts: readers lose a bucket without
+    width, and blank the chart at an infinite edge. Where all values are equal there is one bucket.
+    """
     try:
         limits = np.asarray(bucket_limits, dtype=np.float64)
         counts = np.asarray(bucket_counts, dtype=np.float64)
@@ -32,15 +38,27 @@ def as_raw_buckets(
             "Hint: limits are right edges; of numpy.histogram's edges, pass edges[1:]."
         )
         raise ArgumentError(msg)
-    if not (np.isfinite(limits).all() and (limits[1:] > limits[:-1]).all()):
+    if not (limits[1:] >= limits[:-1]).all() or np.isnan(limits[0]):
         msg = (
-            f"histogram {tag!r}: bucket_limits are not finite and increasing. "
-            "Accepted: finite limits, each greater than the one before; others blank the chart."
+            f"histogram {tag!r}: bucket_limits hold NaN, or decrease. "
+            "Accepted: limits of which none is less than the one before. "
+            "Hint: sort them, and their counts in the same order."
         )
         raise ArgumentError(msg)
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
         msg = f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0."
         raise ArgumentError(msg)
+    if low == high:
+        return np.array([high]), counts.sum(keepdims=True)
+    finite = limits[np.isfinite(limits)]
+    if finite.size < limits.size:
+        limits = limits.clip(min((low, *finite[:1])), max((high, *finite[-1:])))
+    first_of_equal = np.append(True, limits[1:] > limits[:-1]).nonzero()[0]
+    limits, counts = limits[first_of_equal], np.add.reduceat(counts, first_of_equal)
+    if limits[0] == low and counts[0] and limits.size > 1:
+        # A bucket of values at the minimum gets a width that float32 still tells.
+        beside = min(low + (high / 2 - low / 2) * 2.0**-21, low / 2 + limits[1] / 2)
+        return np.concatenate(([low, beside], limits[1:])), np.append(0.0, counts)
     return limits, counts
 
 
@@ -73,17 +91,17 @@ def as_number(tag: str, name: str, value: Any) -> float:
     raise ArgumentError(msg) from cause
 
 
-def as_step(global_step: Any) -> int:
+def as_step(global_step: Any, name: str = "global_step") -> int:
     """Take what ``int()`` takes and int64 holds; None is 0."""
     if global_step is None:
         return 0
     try:
         step = int(global_step)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        msg = f"global_step={global_step!r} is no step. Accepted: an integer, or None."
+        msg = f"{name}={global_step!r} is no step. Accepted: an integer, or None."
         raise ArgumentError(msg) from error
     if not -(1 << 63) <= step < 1 << 63:
-        msg = f"global_step {step} does not fit. Accepted: -2**63 to 2**63 - 1."
+        msg = f"{name} {step} does not fit. Accepted: -2**63 to 2**63 - 1."
         raise ArgumentError(msg)
     return step
 
@@ -97,3 +115,64 @@ def as_wall_time(walltime: Any) -> float:
         msg = f"walltime={seconds!r} is no time. Accepted: finite seconds since 1970, UTC."
         raise ArgumentError(msg)
     return seconds
+
+
+def as_count(name: str, value: Any, least: int, hint: str) -> int:
+    """Take a whole number of any type, such as ``numpy.int64(10)`` or ``10.0``; ArgumentError below `least`."""
+    try:
+        if not isinstance(value, (str, bytes, bool)) and not np.ndim(value):
+            count = int(value)
+            if count == value and count >= least:
+                return count
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    msg = f"{name}={value!r} must be a whole number of at least {least}. Hint: {hint}."
+    raise ArgumentError(msg)
+
+
+def as_seconds(name: str, value: Any) -> float:
+    """Take a length of time, of which None and infinity never end."""
+    seconds = math.nan
+    if value is None:
+        seconds = math.inf
+    elif not isinstance(value, (str, bytes, bool)):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            seconds = float(value)
+    if seconds >= 0:  # not so for NaN
+        return seconds
+    msg = (
+        f"{name}={value!r} must be a number of seconds that is not negative. "
+        "Hint: None never writes by time; timedelta.total_seconds() is such a number."
+    )
+    raise ArgumentError(msg)
+
+
+def as_text(name: str, value: Any) -> str:
+    """Take a string that has a UTF-8 form; None is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        with contextlib.suppress(UnicodeEncodeError):
+            value.encode()
+            return value
+    msg = f"{name}={value!r} must be a string with a UTF-8 form. Hint: leave it out to show the tag alone."
+    raise ArgumentError(msg)
+
+
+def as_directory(log_dir: Any) -> str:
+    """Take a path or URL."""
+    if isinstance(log_dir, (str, bytes, os.PathLike)) and "\0" not in (
+        directory := os.fsdecode(log_dir)
+    ):
+        return directory
+    msg = f"log_dir={log_dir!r} must be a path, or a URL that fsspec knows. Hint: 'runs/a'."
+    raise ArgumentError(msg)
+
+
+def as_part_of_path(name: str, value: Any, refused: str) -> str:
+    """Take text that a path can hold, without the characters in `refused`."""
+    if isinstance(value, str) and not set(value) & {"\0", *refused}:
+        return value
+    but = f" without {refused}" if refused else ""
+    msg = f"{name}={value!r} must be a string{but}. Hint: leave it out to add nothing to the name."
+    raise ArgumentError(msg)

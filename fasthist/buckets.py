@@ -226,6 +226,46 @@ def uniform_buckets(count: int, low: float, high: float) -> Buckets:
         low, high = max(low - grow, -largest), min(high + grow, largest)
 
 
+RULES = ("doane", "fd", "rice", "scott", "sqrt", "stone", "sturges")
+"""The names of ``numpy.histogram_bin_edges`` that choose a number of uniform buckets by the values."""
+
+
+def rule_buckets(rule: str, values: NDArray[np.float64]) -> Buckets:
+    """Choose uniform buckets as ``numpy.histogram_bin_edges`` does.
+
+    Parameters
+    ----------
+    rule : str
+        One of `RULES`.
+    values : float64[n]
+        All of them finite.
+
+    Returns
+    -------
+    Buckets
+        Numpy's own edges; but at most `MAX_UNIFORM` buckets, and where numpy raises an error, since the range overflows or
+        holds too few doubles, about ``log2(n)`` of them, so that a tensor never stops a training run.
+    """
+    if not values.size:
+        return uniform_buckets(1, 0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    width = 0.0
+    with np.errstate(all="ignore"):
+        # The two rules by which outliers may make any number of buckets. Source: numpy/lib/_histograms_impl.py.
+        if rule == "fd":
+            width = (
+                2 * float(np.subtract(*np.percentile(values, [75, 25]))) / values.size ** (1 / 3)
+            )
+        elif rule == "scott":
+            width = (24 * math.pi**0.5 / values.size) ** (1 / 3) * float(values.std())
+        if width > 0 and (high - low) / width > MAX_UNIFORM:
+            return uniform_buckets(MAX_UNIFORM, low, high)
+        try:
+            return Buckets(np.histogram_bin_edges(values, rule), name="uniform")
+        except (ValueError, OverflowError, IndexError):
+            return uniform_buckets(values.size.bit_length(), low, high)
+
+
 def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets) -> Buckets | int:
     """Check what a caller passed as ``buckets=``.
 
@@ -248,7 +288,8 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
     if isinstance(buckets, str):
         if buckets in _NAMED:
             return _NAMED[buckets]
-        msg = f"buckets={buckets!r} is not known. Accepted: {ACCEPTED}."
+        why = "needs all values of one array in memory" if buckets in RULES else "is not known"
+        msg = f"buckets={buckets!r} {why}. Accepted: {ACCEPTED}."
         raise BucketsError(msg)
     if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, (bool, np.bool_)):
         if not 1 <= buckets <= MAX_UNIFORM:

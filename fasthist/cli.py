@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -219,10 +220,12 @@ def _log(
     def write(step: int) -> None:
         counted = dict(group)
         group.clear()
-        writer.add_histograms(counted, global_step=step)
+        writer().add_histograms(counted, global_step=step)
         done.histograms += len(counted)
 
-    with fasthist.SummaryWriter(log_dir) as writer:
+    with contextlib.ExitStack() as stack:
+        # A directory is made when there is something to write.
+        writer = functools.cache(lambda: stack.enter_context(fasthist.SummaryWriter(log_dir)))
         for checkpoint in checkpoints:
             try:
                 for entry in checkpoint.entries:

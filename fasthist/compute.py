@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthist import dask_arrays, intake, sharding, tree
-from fasthist.buckets import Buckets, parse_buckets
+from fasthist.buckets import RULES, Buckets, parse_buckets, rule_buckets
 from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
 from fasthist.hist import Histogram
@@ -37,6 +37,7 @@ def histogram(
     device: str | None = None,
     threads: int | None = None,
     name: str = "values",
+    **unknown: Never,
 ) -> Histogram:
     """Count every element of an array, at the speed at which memory delivers it.
 
@@ -46,11 +47,13 @@ def histogram(
         From any library, of any real dtype, shape and strides; see `fasthist.intake.read`. Never written to.
         An empty array gives a histogram with ``num == 0``. Dask counts its own, see `fasthist.dask_arrays.count`.
         Of a `DTensor`, this rank's part, see `fasthist.sharding.local_part`; `fasthist.distributed` adds them up.
-    buckets : "auto", "tensorflow", int, float64[k + 1] or Buckets
+    buckets : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
         TensorFlow's limits ("tensorflow": exponential, the same for every tensor, so that histograms add up);
-        the same, and beside the counts a `Histogram.outline`, of which TensorBoard draws a better picture ("auto");
-        k uniform buckets over the finite [min, max]; or increasing finite edges. Bucket ``i`` is ``[edges[i], edges[i + 1])``, and the
-        last also holds its right edge.
+        the same, and beside the counts a `Histogram.outline`, of which TensorBoard draws a better picture ("auto", which is
+        not numpy's "auto"); k uniform buckets over the finite [min, max]; or increasing finite edges. Bucket ``i`` is
+        ``[edges[i], edges[i + 1])``, and the last also holds its right edge. The rules of `numpy.histogram_bin_edges`,
+        "doane", "fd", "rice", "scott", "sqrt", "stone" and "sturges", give its edges for the finite values as float64, but
+        at most 1,048,576 buckets; they copy the array to host memory, and take the time that numpy takes. Not for Dask.
     device : {"cpu", "cuda", "cuda:0", ...}, optional
         Where to count. Default: where the values are. "cpu" copies what lies on a GPU; "cuda" brings what lies in host
         memory to the first GPU, or the one of that number, piece after piece.
@@ -77,6 +80,8 @@ def histogram(
         `buckets` is none of the above.
     ArgumentError
         `threads` is no number of threads.
+    TypeError
+        Another argument, such as ``bins``; the text says what takes its place.
 
     Notes
     -----
@@ -91,6 +96,11 @@ def histogram(
     >>> fasthist.histogram([0.1, 0.2, 0.2, float("nan")], buckets=[0, 0.15, 0.3]).counts.tolist()
     [1, 2]
     """
+    if unknown:
+        raise _unknown(*unknown)
+    if isinstance(buckets, str) and buckets in RULES and not dask_arrays.is_dask(values):
+        part = intake.read(sharding.local_part(values, name), name, "cpu")
+        buckets = rule_buckets(buckets, intake.finite_values(cast("intake.Dense", part)))
     gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
@@ -135,6 +145,13 @@ def histograms(
     >>> {tag: h.num for tag, h in fasthist.histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}).items()}
     {'fc/weight': 2, 'fc/bias': 1}
     """
+    if isinstance(buckets, str) and buckets in RULES:
+        return Histograms(
+            (tag, leaf)
+            if isinstance(leaf, Histogram)
+            else (tag, histogram(leaf, buckets=buckets, device=device, threads=threads, name=tag))
+            for tag, leaf in tree.named_leaves(values).items()
+        )
     gpu = parse_device(device)
     layout = parse_buckets(buckets)
     workers = thread_count(threads)
@@ -157,6 +174,20 @@ def histograms(
     if spread:
         found.update(dask_arrays.count(spread, layout, threads, device, gpu))
     return Histograms(cast("dict[str, Histogram]", found))
+
+
+_ELSEWHERE = {
+    "bins": "pass buckets=",
+    "range": "pass the edges: buckets=numpy.linspace(low, high, 31)",
+    "axis": "it counts all elements; histograms() of a list of slices counts each",
+    "density": "divide .counts by .num",
+    "weights": "it counts each element once",
+}
+
+
+def _unknown(name: str, *_: str) -> TypeError:
+    hint = _ELSEWHERE.get(name, "see help(fasthist.histogram)")
+    return TypeError(f"histogram() got an unexpected keyword argument {name!r}. Hint: {hint}.")
 
 
 def warmup() -> None:

@@ -61,7 +61,7 @@ class EventFileError(FasthistError, ValueError):
 
 
 class WriteError(FasthistError, OSError):
-    """An event file that could not be written; what it should hold is still held."""
+    """An event file that could not be written; the text says what is still held, and what is lost."""
 
 
 class MissingPackageError(FasthistError, ImportError):

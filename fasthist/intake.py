@@ -98,6 +98,17 @@ def read(
     return _from_numpy(np.asarray(values), name)
 
 
+def finite_values(array: Dense) -> NDArray[np.float64]:
+    """Copy the finite elements of an array, in order, as float64."""
+    patterns, row = array
+    if row.is_code:
+        values = row.decode(patterns.ravel())
+    else:
+        dtype = np.dtype(row.name).newbyteorder(patterns.dtype.byteorder)
+        values = patterns.view(dtype).ravel().astype(np.float64)
+    return values[np.isfinite(values)]
+
+
 def _refused(name: str, what: str, hint: str = "") -> ArrayError:
     text = f"{name}: {what}. Accepted: dense arrays of {ACCEPTED}."
     return ArrayError(f"{text} Hint: {hint}." if hint else text)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, Self
 
 from numpy.typing import ArrayLike
 
-from fasthist.arguments import as_extremes, as_number, as_raw_buckets, as_step, as_wall_time
+from fasthist.arguments import (
+    as_extremes,
+    as_number,
+    as_raw_buckets,
+    as_step,
+    as_text,
+    as_wall_time,
+)
+from fasthist.display import Range, constant_rows
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
 from fasthist.events.writer import EventFileWriter
@@ -34,6 +42,13 @@ class RawWriter:
         self._events = events
         self._thinning = thinning
         self._size_warning = SizeWarning()
+        self._ranges: dict[str, Range] = {}  # of each tag's values so far
+        self._open_writers()
+
+    def _open_writers(self) -> None:
+        """Set what code written for torch's class reads; None from `close` until an event comes."""
+        self.file_writer: Any = self._events
+        self.all_writers: Any = {self.log_dir: self._events}
 
     def get_logdir(self) -> str:
         """Give `log_dir`."""
@@ -65,8 +80,9 @@ class RawWriter:
         sum, sum_squares : float
             Their moments.
         bucket_limits : float64[k]
-            Right edges: finite, each greater than the one before, at least one. Both loaders draw the same
-            picture if the first is `min`, with count 0, and the last `max`.
+            Right edges, in order, at least one. Both loaders draw the same picture if the first is `min`, with count 0,
+            and the last `max`. Equal ones are written as one, with the sum of their counts; infinite ones as the finite
+            number nearest to them among `min`, `max` and the others.
         bucket_counts : float64[k]
             Values in each bucket, finite and not negative.
         global_step, walltime
@@ -84,20 +100,29 @@ class RawWriter:
         if num == 0:
             return
         wall_time, step = as_wall_time(walltime), as_step(global_step)
-        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts)
         low, high = as_extremes(tag, min, max, num)
-        value = messages.histogram_value(
-            tag,
+        limits, counts = as_raw_buckets(tag, bucket_limits, bucket_counts, low, high)
+        moments = messages.Moments(
             min=low,
             max=high,
             num=num,
             sum=as_number(tag, "sum", sum),
             sum_squares=as_number(tag, "sum_squares", sum_squares),
-            bucket_limits=limits,
-            bucket_counts=counts,
+            zero_count=None,
         )
-        if self._thinning.is_due(tag, step):
-            self._add(messages.summary_event([value], wall_time, step), step)
+        if not self._thinning.is_due(tag, step):
+            return
+        rows = constant_rows(low, num, self._ranges.get(tag)) if low == high else None
+        if rows is None:
+            value = messages.histogram_value(
+                tag, **moments, bucket_limits=limits, bucket_counts=counts
+            )
+        else:
+            value = messages.histogram_tensor_value(tag, rows, moments)
+        self._add(messages.summary_event([value], wall_time, step), step)
+        ends = sorted((low, high, *self._ranges.get(tag, ())))
+        self._ranges[tag] = ends[0], ends[-1]
+        self._thinning.wrote([tag], step)
 
     def add_scalar(
         self,
@@ -107,6 +132,10 @@ class RawWriter:
         walltime: float | None = None,
         new_style: bool = False,
         double_precision: bool = False,
+        *,
+        display_name: str | None = None,
+        summary_description: str | None = None,
+        description: str | None = None,
     ) -> None:
         """Write one number.
 
@@ -122,6 +151,11 @@ class RawWriter:
             Write a tensor for the plugin "scalars" instead of ``simple_value``.
         double_precision : bool
             With `new_style`, store float64. ``simple_value`` is float32 in any case.
+        display_name, summary_description : str, optional
+            What TensorBoard shows in place of the tag, and beside it, as Markdown. It takes them from the first scalar of a
+            tag.
+        description : str, optional
+            Another spelling of `summary_description`.
 
         Raises
         ------
@@ -136,6 +170,9 @@ class RawWriter:
             value = messages.scalar_tensor_value(tag, number, double=double_precision)
         else:
             value = messages.scalar_value(tag, number)
+        name = as_text("display_name", display_name)
+        text = as_text("description", summary_description or description)
+        value = messages.described(value, name, text, scalar=True)
         step = as_step(global_step)
         self._add(messages.summary_event([value], as_wall_time(walltime), step), step)
 
@@ -163,6 +200,7 @@ class RawWriter:
             Not all could be written; the rest is held for the next attempt.
         """
         self._events.close()
+        self.file_writer = self.all_writers = None
 
     def __enter__(self) -> Self:
         return self
@@ -174,13 +212,19 @@ class RawWriter:
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         if name.startswith("add_"):
             msg += (
-                ": fasthist writes histograms and scalars. "
-                f"Hint: use torch's SummaryWriter beside it, in a directory of its own, for {name}."
+                ": fasthist writes histograms and scalars. Hint: fasthist.adapters.torch.SummaryWriter "
+                "writes all that torch's class does, to the same file; it needs torch and tensorboard."
             )
         raise AttributeError(msg)
 
     def _add(
-        self, event: bytes | Callable[[], bytes], step: int, nbytes: int | None = None
+        self,
+        event: bytes | Callable[[], bytes],
+        step: int,
+        nbytes: int | None = None,
+        tags: Collection[str] = (),
     ) -> None:
-        self._events.add_event(event, step=step, nbytes=nbytes)
+        if self.file_writer is None:
+            self._open_writers()
+        self._events.add_event(event, step=step, nbytes=nbytes, tags=tags)
         self._size_warning.check(self._events.nbytes, self.log_dir)

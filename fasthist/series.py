@@ -214,6 +214,8 @@ class WrittenStep(NamedTuple):
     wall_time: float
     step: int
     ranges: dict[str, Range]
+    display_name: str = ""
+    description: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -246,6 +248,7 @@ class WrittenStep(NamedTuple):
             if histogram.num:
                 seen = self.ranges.get(tag)
                 picture = pictures.get(tag) or _picture_of(tag, histogram, self.max_buckets, seen)
+                picture = messages.described(picture, self.display_name, self.description)
                 self.ranges[tag] = _widened(seen, histogram)
             values += _values_of(tag, histogram, self.statistics, picture)
         return messages.summary_event(values, self.wall_time, self.step) if values else b""

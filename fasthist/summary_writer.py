@@ -20,9 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from fasthist import compute
-from fasthist.arguments import as_step, as_wall_time
-from fasthist.display import Range, check_limit
-from fasthist.errors import ArgumentError, WriteError
+from fasthist.arguments import (
+    as_count,
+    as_directory,
+    as_part_of_path,
+    as_step,
+    as_text,
+    as_wall_time,
+)
+from fasthist.buckets import tensorflow_buckets
+from fasthist.errors import ArgumentError
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
 from fasthist.events.record import OVERHEAD
@@ -41,7 +48,7 @@ class SummaryWriter(RawWriter):
     Parameters
     ----------
     log_dir : str or os.PathLike, optional
-        A directory, made when the first event arrives; or a URL that fsspec knows, such as ``s3://bucket/runs/a``
+        A directory, made at once, with an event file in it; or a URL that fsspec knows, such as ``s3://bucket/runs/a``
         (extra ``fasthist[fsspec]``). Default: ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
     comment : str
         Ends the default directory's name; of no effect beside `log_dir`.
@@ -50,8 +57,8 @@ class SummaryWriter(RawWriter):
         Written at once.
     max_queue : int
         Events that may be held encoded; one more, and the thread takes all of them to the file.
-    flush_secs : float
-        Seconds after which the thread takes what is held to the file.
+    flush_secs : float or None
+        Seconds after which the thread takes what is held to the file. None or infinity: never by time.
     filename_suffix : str
         Ends the name of every event file.
     logdir : str or os.PathLike, optional
@@ -79,14 +86,18 @@ class SummaryWriter(RawWriter):
     MissingPackageError
         `log_dir` is a URL, or `writer` is given, and a package for it is not installed.
     WriteError
-        With `purge_step`: the file cannot be made.
+        The directory or the event file cannot be made.
 
     Notes
     -----
     Safe to call from several threads and after a fork; a forked or spawned process that uses the writer has a file of its
     own. `fasthist.events.writer.EventFileWriter` tells what is written when, and that an error in the thread is raised by
-    the next call: what it tells of is still held. `log_dir` is an attribute too. Use one writer for a directory:
-    TensorBoard shows one event of a tag and step.
+    the next call, and says what is still held. Use one writer for a directory: TensorBoard shows one event of a tag and
+    step.
+
+    `log_dir`, `max_queue`, `flush_secs`, `filename_suffix`, `purge_step`, `default_bins`, `file_writer` and `all_writers`
+    are attributes as in torch: `purge_step` is None once it is written, and the last two are None from `close` until
+    the next event.
 
     Examples
     --------
@@ -100,7 +111,7 @@ class SummaryWriter(RawWriter):
         comment: str = "",
         purge_step: int | None = None,
         max_queue: int = 10,
-        flush_secs: float = 120,
+        flush_secs: float | None = 120,
         filename_suffix: str = "",
         *,
         logdir: str | os.PathLike[str] | None = None,
@@ -118,11 +129,12 @@ class SummaryWriter(RawWriter):
         if writer is not None and chosen:
             msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
             raise ArgumentError(msg)
+        as_part_of_path("comment", comment, "")
+        purge_from = None if purge_step is None else as_step(purge_step, "purge_step")
         thinning = Thinning(every, keep_last=keep_last)
-        self._ranges: dict[str, Range] = {}  # of each tag's values so far
         if writer is not None:
-            foreign = ForeignWriter(writer)
-            super().__init__(foreign.log_dir, foreign, thinning)
+            foreign = ForeignWriter(writer, functools.partial(last_events, thinning))
+            super().__init__(foreign.get_logdir(), foreign, thinning)
         else:
             if not chosen:
                 now = f"{datetime.now():%b%d_%H-%M-%S}"
@@ -137,16 +149,24 @@ class SummaryWriter(RawWriter):
                 max_file_bytes=max_file_bytes,
                 last_events=functools.partial(last_events, thinning),
             )
-            super().__init__(os.fsdecode(chosen), events, thinning)
-        if purge_step is not None:
-            self._purge(as_step(purge_step))
+            super().__init__(as_directory(chosen), events, thinning)
+        self.max_queue, self.flush_secs = max_queue, flush_secs
+        self.filename_suffix = filename_suffix
+        self.purge_step = None  # as in torch, once it is written
+        if purge_from is not None:
+            self._purge(purge_from)
+
+    @functools.cached_property
+    def default_bins(self) -> list[float]:
+        """The edges of torch's ``bins="tensorflow"``."""
+        return [*map(float, tensorflow_buckets().edges[1:-1])]
 
     def _purge(self, step: int) -> None:
         try:
             for event in restart_events(self.log_dir, step):
                 self._events.add_event(event)
             self._events.flush()
-        except WriteError:
+        except OSError:
             if isinstance(self._events, EventFileWriter):
                 self._events.discard()  # nobody gets this writer, so nobody can flush it again
             raise
@@ -161,6 +181,8 @@ class SummaryWriter(RawWriter):
         max_bins: int | None = None,
         *,
         stats: bool | Iterable[str | float] = False,
+        display_name: str | None = None,
+        description: str | None = None,
     ) -> None:
         """Count every element of an array and write its histogram.
 
@@ -172,8 +194,8 @@ class SummaryWriter(RawWriter):
             As in `fasthist.histogram`; or a finished histogram, whose buckets then stand.
         global_step : int, optional
             int64. None writes 0; TensorBoard shows one histogram for each step.
-        bins : "auto", "tensorflow", int, float64[k + 1] or Buckets
-            `buckets` of `fasthist.histogram`.
+        bins : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
+            `buckets` of `fasthist.histogram`. "auto" is ours; numpy's other names, such as "fd", mean what they mean there.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
@@ -182,6 +204,9 @@ class SummaryWriter(RawWriter):
             Write scalars beside it. True: ``<tag>/mean``, ``<tag>/std``, ``<tag>/l2_norm`` and
             ``<tag>/zero_fraction``. Or some of "mean", "std", "l2_norm", "zero_fraction", "min", "max", and numbers
             from 0 to 1: ``<tag>/quantile_0.95``.
+        display_name, description : str, optional
+            What TensorBoard shows in place of the tag, and beside it, as Markdown. It takes them from the first histogram of
+            a tag.
 
         Raises
         ------
@@ -190,8 +215,8 @@ class SummaryWriter(RawWriter):
         BucketsError
             `bins` is none of the above.
         ArgumentError
-            `tag`, `global_step`, `walltime`, `max_bins` or `stats` cannot be written, or `bins` is given for a
-            finished histogram.
+            `tag`, `global_step`, `walltime`, `max_bins`, `stats`, `display_name` or `description` cannot be written, or
+            `bins` is given for a finished histogram.
         WriteError
             The file cannot be written; the event is held.
 
@@ -204,7 +229,8 @@ class SummaryWriter(RawWriter):
         statistics = parse_statistics(stats)
         wall_time, step = as_wall_time(walltime), as_step(global_step)
         if max_bins is not None:
-            check_limit(max_bins)
+            max_bins = as_count("max_bins", max_bins, 1, "leave it out to write all buckets")
+        shown = as_text("display_name", display_name), as_text("description", description)
         if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
@@ -216,7 +242,9 @@ class SummaryWriter(RawWriter):
             return
         if not isinstance(values, Histogram):
             values = compute.histogram(values, buckets=bins, name=tag)
-        written = WrittenStep({tag: values}, statistics, max_bins, wall_time, step, self._ranges)
+        written = WrittenStep(
+            {tag: values}, statistics, max_bins, wall_time, step, self._ranges, *shown
+        )
         if due:
             self._add_histograms(written)
         else:
@@ -305,4 +333,5 @@ class SummaryWriter(RawWriter):
 
     def _add_histograms(self, written: WrittenStep) -> None:
         if written.says_something():
-            self._add(written.encode, written.step, written.nbytes)
+            self._add(written.encode, written.step, written.nbytes, written.histograms)
+            self._thinning.wrote(written.histograms, written.step)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 
-from fasthist.errors import ArgumentError
+from fasthist.arguments import as_count
+from fasthist.events.background import Entry
 from fasthist.series import WrittenStep
 
 _LARGE = 1 << 30
@@ -25,31 +27,27 @@ class Thinning:
     Raises
     ------
     ArgumentError
-        `every` is less than 1.
+        `every` is not a whole number of at least 1.
     """
 
     def __init__(self, every: int, *, keep_last: bool) -> None:
-        if every < 1:
-            msg = (
-                f"every={every!r} is no distance between steps. Accepted: 1 (all of them) or more."
-            )
-            raise ArgumentError(msg)
-        self.every = every
-        self.keeps_last = keep_last and every > 1
+        self.every = as_count("every", every, 1, "every=1 writes all steps")
+        self.keeps_last = keep_last and self.every > 1
         self._written: dict[str, int] = {}
         self._skipped: dict[str, WrittenStep] = {}
         self._process = os.getpid()
 
     def is_due(self, tag: str, step: int) -> bool:
-        """Say whether a step is to be written, and take it as written then."""
-        if self.every == 1:
-            return True
+        """Say whether a step is to be written."""
         before = self._written.get(tag)
-        if before is not None and before < step < before + self.every:
-            return False
-        self._written[tag] = step
-        self._skipped.pop(tag, None)
-        return True
+        return before is None or not before < step < before + self.every
+
+    def wrote(self, tags: Iterable[str], step: int) -> None:
+        """Take a step as written: it was counted and handed over."""
+        if self.every > 1:
+            for tag in tags:
+                self._written[tag] = step
+                self._skipped.pop(tag, None)
 
     def skip(self, tag: str, what: WrittenStep) -> None:
         """Keep what was not written of a tag, until something later comes."""
@@ -68,9 +66,12 @@ class Thinning:
         return self._skipped
 
 
-def last_events(thinning: Thinning) -> list[bytes]:
-    """Encode what was skipped last of each tag: the events that end a run."""
-    return [written.encode() for written in thinning.take_skipped()]
+def last_events(thinning: Thinning) -> list[Entry]:
+    """Give what was skipped last of each tag: the events that end a run."""
+    return [
+        Entry(written.encode, written.step, tags=written.histograms)
+        for written in thinning.take_skipped()
+    ]
 
 
 class SizeWarning:

@@ -96,6 +96,16 @@ def test_any_object_that_takes_events():
     assert [e.step for e in sink.events if e.summary.value[0].tag == "a"] == [0, 2]
 
 
+def test_the_last_step_is_handed_over_when_the_writer_is_closed(tmp_path):
+    theirs = EventFileWriter(str(tmp_path))
+    ours = SummaryWriter(writer=theirs, every=10, keep_last=True)
+    for step in range(4):
+        ours.add_histogram("a", WEIGHTS, step)
+    ours.close()
+    theirs.close()
+    assert [item.step for item in fasthist.read(tmp_path)] == [0, 3]
+
+
 def test_what_the_other_writer_raises_comes_through():
     class Broken:
         def add_event(self, event):

@@ -72,6 +72,7 @@ ORDER = (
     "checkpoints.pickled",
     "checkpoints",
     # how does it go out?
+    "arguments",
     "events.wire",
     "events.record",
     "events.fields",
@@ -95,7 +96,6 @@ ORDER = (
     "agreement",
     "distributed",
     # how do you log it, and what does it tell?
-    "arguments",
     "series",
     "thinning",
     "raw_writer",

@@ -93,7 +93,7 @@ def test_what_is_no_statistic(tmp_path, stats):
         ):
             with pytest.raises(ArgumentError, match="is no statistic"):
                 add("w", VALUES, stats=stats)
-    assert list(tmp_path.iterdir()) == []
+    assert all_events(tmp_path) == []
 
 
 def test_numpys_numbers_are_numbers():

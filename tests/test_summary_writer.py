@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import re
+import shutil
 import socket
 import time
 import warnings
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import all_events, files
+from loaders import fast_loader, python_loader
 from tensorboard_server import serve
 
 import fasthist
@@ -91,7 +94,7 @@ def test_max_bins(writer):
     histo = only_value(writer).histo
     assert len(histo.bucket) <= 11
     assert sum(histo.bucket) == 1000
-    with pytest.raises(ArgumentError, match="max_buckets=0"):
+    with pytest.raises(ArgumentError, match="max_bins=0"):
         writer.add_histogram("a", WEIGHTS, max_bins=0)
 
 
@@ -152,7 +155,7 @@ def test_an_empty_array_writes_nothing(writer, tmp_path):
     writer.add_histograms({})
     writer.add_histograms({"a": np.empty(0)})
     writer.flush()
-    assert files(tmp_path) == []
+    assert all_events(tmp_path) == []
 
 
 # -- raw histograms -------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ def test_a_raw_histogram_of_nothing(writer, tmp_path):
     empty = RAW | {"num": 0, "min": math.inf, "max": -math.inf, "bucket_limits": []}
     writer.add_histogram_raw("a", **empty)
     writer.flush()
-    assert files(tmp_path) == []
+    assert all_events(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -210,10 +213,9 @@ def test_a_raw_histogram_of_nothing(writer, tmp_path):
         ({"bucket_limits": [1, 2]}, r"bucket_limits has the shape \(2,\), bucket_counts \(3,\)\. .*edges\[1:\]"),
         ({"bucket_limits": [], "bucket_counts": []}, r"has the shape \(0,\).* at least 1"),
         ({"bucket_limits": [[1, 2, 3]], "bucket_counts": [[0, 1, 2]]}, r"has the shape \(1, 3\)"),
-        ({"bucket_limits": [-1, 2, 2]}, "bucket_limits are not finite and increasing"),
-        ({"bucket_limits": [-1, 2, 1]}, "bucket_limits are not finite and increasing"),
-        ({"bucket_limits": [-1, 2, math.inf]}, "bucket_limits are not finite and increasing"),
-        ({"bucket_limits": [-1, math.nan, 2]}, "bucket_limits are not finite and increasing"),
+        ({"bucket_limits": [-1, 2, 1]}, "bucket_limits hold NaN, or decrease"),
+        ({"bucket_limits": [-1, math.nan, 2]}, "bucket_limits hold NaN, or decrease"),
+        ({"bucket_limits": [math.nan], "bucket_counts": [3]}, "bucket_limits hold NaN, or decrease"),
         ({"bucket_limits": ["a", "b", "c"]}, "bucket_limits or bucket_counts is no array of numbers"),
         ({"bucket_limits": [[1], [2, 3]]}, "is no array of numbers"),
         ({"bucket_counts": [0, -1, 4]}, "bucket_counts hold a number that is not finite, or below 0"),
@@ -230,7 +232,119 @@ def test_what_a_raw_histogram_may_not_be(writer, tmp_path, wrong, text):
     with pytest.raises(ArgumentError, match=rf"'a/b': .*{text}"):
         writer.add_histogram_raw("a/b", **(RAW | wrong))
     writer.flush()
-    assert files(tmp_path) == []
+    assert all_events(tmp_path) == []
+
+
+NOUGHT = {"min": 0, "max": 0, "num": 10, "sum": 0, "sum_squares": 0}
+SPREAD = {"min": -1, "max": 2, "num": 10, "sum": 3, "sum_squares": 9}
+UNUSUAL = {
+    # of a bias that is zero, as detectron2 counts it; rows that must be drawn
+    "all limits equal": (NOUGHT, [0.0] * 4, [0, 0, 10, 0], [[0, 0, 10]]),
+    "a constant": (NOUGHT, [-0.5, 0.5], [0, 10], [[0, 0, 10]]),
+    "some limits equal": (SPREAD, [0, 0, 0, 2], [1, 2, 3, 4], [[-1, 0, 6], [0, 2, 4]]),
+    "the last limit infinite": (SPREAD, [0, 1, math.inf], [2, 3, 5], [[-1, 0, 2], [0, 1, 3], [1, 2, 5]]),
+    "the last limit infinite, beside another": (SPREAD, [0, 2, math.inf], [2, 3, 5], [[-1, 0, 2], [0, 2, 8]]),
+    "both ends infinite": (SPREAD, [-math.inf, 0, math.inf], [0, 4, 6], [[-1, 0, 4], [0, 2, 6]]),
+    "one infinite limit": (SPREAD, [math.inf], [10], [[-1, 2, 10]]),
+    "values at the first limit": (SPREAD, [-1, 1, 2], [3, 3, 4], [[-1, -1, 3], [-1, 1, 3], [1, 2, 4]]),
+    "equal limits at the minimum": (SPREAD, [-1, -1, 2], [3, 3, 4], [[-1, -1, 6], [-1, 2, 4]]),
+}  # fmt: skip
+
+
+def test_a_raw_histogram_with_unusual_limits_is_drawn_as_it_is(tmp_path):
+    for number, (moments, limits, counts, _) in enumerate(UNUSUAL.values()):
+        with SummaryWriter(tmp_path / str(number)) as writer:
+            writer.add_histogram_raw("a", **moments, bucket_limits=limits, bucket_counts=counts)
+    loaded = python_loader(tmp_path, "histograms")
+    fast = fast_loader(tmp_path, "histograms", lambda found: len(found) == len(UNUSUAL))
+    for number, (name, (moments, _, _, rows)) in enumerate(UNUSUAL.items()):
+        for found in (loaded, fast):
+            ((_, drawn),) = found[str(number), "a"]
+            drawn = drawn[drawn[:, 2] > 0]
+            np.testing.assert_allclose(drawn, rows, atol=1e-6, err_msg=name)
+            # What lies at one place is given width where other values widen the axis, or a reader may lose it.
+            widths = drawn[:, 1] - drawn[:, 0]
+            assert (widths > 0).all() or moments["min"] == moments["max"], name
+        ((*_, histogram),) = fasthist.read(tmp_path / str(number))
+        assert (histogram.num, histogram.min, histogram.max) == tuple(
+            map(moments.get, ("num", "min", "max"))
+        )
+        assert (histogram.sum, histogram.sum_squares) == (moments["sum"], moments["sum_squares"])
+
+
+@pytest.mark.parametrize("constant", [-1e6, -20.0, 0.25, 3e38])
+def test_a_raw_constant_is_drawn_as_a_counted_one(tmp_path, constant):
+    values = np.full(10, constant)
+    raw = {
+        "min": constant,
+        "max": constant,
+        "num": 10,
+        "sum": values.sum(),
+        "sum_squares": values @ values,
+    }
+    with SummaryWriter(tmp_path / "raw") as writer:
+        writer.add_histogram_raw("a", **raw, bucket_limits=[constant] * 3, bucket_counts=[0, 10, 0])
+        writer.add_histogram_raw("a", **RAW, global_step=1)
+        writer.add_histogram_raw(
+            "a", **raw, bucket_limits=[constant], bucket_counts=[10], global_step=2
+        )
+    with SummaryWriter(tmp_path / "counted") as writer:
+        writer.add_histogram("a", values)
+        writer.add_histogram("a", [-1.0, 2.0], 1)
+        writer.add_histogram("a", values, 2)
+    loaded = python_loader(tmp_path, "histograms")
+    for step in (0, 2):
+        raw_rows, counted = (loaded[run, "a"][step][1] for run in ("raw", "counted"))
+        assert raw_rows.tolist() == counted.tolist()
+
+
+# -- what TensorBoard shows beside them -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("load_fast", [True, False])
+def test_a_name_and_a_description_arrive_in_tensorboard(tmp_path, load_fast):
+    shown = {"display_name": "Gewichte \N{SNOWMAN}", "description": "of *layer* 1"}
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_histogram("older", WEIGHTS, **shown)
+        writer.add_histogram("newer", [1e9, 1e9 + 1], **shown, stats=["mean"])
+        writer.add_histogram("constant", [-500.0], description="only this")
+        writer.add_scalar(
+            "scalar",
+            1.0,
+            display_name=shown["display_name"],
+            summary_description=shown["description"],
+        )
+        writer.add_scalar("tensor", 1.0, new_style=True, **shown)
+        writer.add_scalar("plain", 1.0, display_name=None, description=None)
+    values = [value for event in all_events(tmp_path) for value in event.summary.value]
+    forms = {value.tag: value.WhichOneof("value") for value in values}
+    assert (forms["older"], forms["newer"]) == ("histo", "tensor")
+    with serve(tmp_path, load_fast) as server:
+        histograms = server.get(
+            "/data/plugin/histograms/tags", until=lambda tags: len(tags.get(".", ())) == 3
+        )["."]
+        scalars = server.get(
+            "/data/plugin/scalars/tags", until=lambda tags: len(tags.get(".", ())) == 4
+        )["."]
+        assert len(server.histograms(".", "older")) == len(server.scalars(".", "tensor")) == 1
+    html = "<p>of <em>layer</em> 1</p>"
+    for series in (histograms["older"], histograms["newer"], scalars["scalar"], scalars["tensor"]):
+        assert (series["displayName"], series["description"]) == (shown["display_name"], html)
+    assert histograms["constant"]["description"] == "<p>only this</p>"
+    assert scalars["plain"]["description"] == scalars["newer/mean"]["description"] == ""
+    assert [h.histogram.num for h in fasthist.read(tmp_path)] == [1000, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["display_name", "description", "summary_description"])
+def test_what_is_no_description(writer, name):
+    for wrong in (3, b"text", "\ud800"):
+        with pytest.raises(ArgumentError, match=r"must be a string with a UTF-8 form\. Hint"):
+            writer.add_scalar("a", 1.0, **{name: wrong})
+        if name != "summary_description":
+            with pytest.raises(ArgumentError, match=f"{name}=.* must be a string"):
+                writer.add_histogram("a", WEIGHTS, **{name: wrong})
+    writer.flush()
+    assert all_events(writer.log_dir) == []
 
 
 # -- scalars --------------------------------------------------------------------------------------
@@ -344,15 +458,51 @@ def test_what_cannot_be_counted_is_named_and_not_written(writer, tmp_path):
         writer.add_histogram("fc1", [1j])
     with pytest.raises(ArrayError, match="fc2/weight"):
         writer.add_histograms({"fc1": WEIGHTS, "fc2": {"weight": ["text"]}})
-    with pytest.raises(BucketsError, match="buckets='fd'"):
-        writer.add_histogram("fc1", WEIGHTS, bins="fd")
+    with pytest.raises(BucketsError, match="buckets='best'"):
+        writer.add_histogram("fc1", WEIGHTS, bins="best")
     writer.flush()
-    assert files(tmp_path) == []
+    assert all_events(tmp_path) == []
+
+
+@pytest.mark.parametrize("max_bins", [0, -1, 2.5, "50", b"5", True, math.nan, math.inf, [3]])
+def test_what_is_no_number_of_buckets(writer, max_bins):
+    with pytest.raises(
+        ArgumentError, match=r"^max_bins=.* must be a whole number of at least 1\. Hint"
+    ):
+        writer.add_histogram("a", WEIGHTS, max_bins=max_bins)
+    writer.flush()
+    assert all_events(writer.log_dir) == []
+
+
+@pytest.mark.parametrize("max_bins", [50, 50.0, np.int16(50), np.float32(50), Decimal(50)])
+def test_numbers_of_buckets_of_any_type(writer, max_bins):
+    writer.add_histogram("a", WEIGHTS, max_bins=max_bins)
+    assert 30 < len(only_value(writer).histo.bucket) <= 51
+
+
+@pytest.mark.parametrize("comment", [None, 3, b"x", "a\0b"])
+def test_what_is_no_comment(tmp_path, monkeypatch, comment):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"^comment=.* must be a string\. Hint"):
+        SummaryWriter(comment=comment)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_event_that_cannot_be_encoded_names_its_tag(writer):
+    broken = dataclasses.replace(fasthist.histogram(WEIGHTS), sum="much")
+    writer.add_histogram("good", WEIGHTS, 1)
+    writer.add_histogram("fc1/weight", broken, 7)
+    with pytest.raises(WriteError, match=r"'fc1/weight', step 7: it cannot be encoded"):
+        writer.flush()
+    writer.add_histogram("good", WEIGHTS, 8)
+    writer.flush()
+    assert [event.step for event in all_events(writer.log_dir)] == [1, 8]
 
 
 def test_what_torch_has_and_we_have_not(writer):
     with pytest.raises(
-        AttributeError, match=r"'add_image': fasthist writes histograms and scalars"
+        AttributeError,
+        match=r"'add_image': .* Hint: fasthist\.adapters\.torch\.SummaryWriter writes all",
     ):
         writer.add_image("a", None)
     with pytest.raises(AttributeError, match=r"no attribute 'colour'$"):
@@ -372,7 +522,8 @@ def test_torch_signatures(need, name):
     assert named[: len(theirs)] == theirs
     assert [extra for extra, _ in ours[len(theirs) :]] in (
         [],
-        ["stats"],
+        ["stats", "display_name", "description"],
+        ["display_name", "summary_description", "description"],
         [
             "logdir", "every", "keep_last", "max_file_bytes", "queue_bytes", "when_full", "writer",
         ],
@@ -388,7 +539,7 @@ def test_the_default_directory(tmp_path, monkeypatch):
     host = re.escape(socket.gethostname())
     pattern = rf"runs/\w{{3}}\d\d_\d\d-\d\d-\d\d_{host}_lr0\.1"
     assert re.fullmatch(pattern, Path(writer.get_logdir()).as_posix())
-    assert not Path("runs").exists()
+    assert len(files(writer.log_dir)) == 1
     writer.add_scalar("a", 1)
     writer.close()
     assert len(files(writer.log_dir)) == 1
@@ -427,7 +578,7 @@ def test_purge_step(tmp_path):
     assert (version.step, version.file_version) == (5, "brain.Event:2")
     assert [(start.step, start.session_log.status) for start in starts] == [(5, 1), (5, 1)]
     assert scalar.step == 5
-    with pytest.raises(ArgumentError, match="global_step='x' is no step"):
+    with pytest.raises(ArgumentError, match="purge_step='x' is no step"):
         SummaryWriter(tmp_path, purge_step="x")
 
 
@@ -453,8 +604,10 @@ def add_and_flush(writer, step):
 
 
 def test_what_cannot_be_written_is_kept(tmp_path):
-    (tmp_path / "run").write_text("in the way")
     writer = SummaryWriter(tmp_path / "run")
+    writer.close()
+    shutil.rmtree(writer.log_dir)
+    (tmp_path / "run").write_text("in the way")
     for step in (1, 2):
         with pytest.raises(
             WriteError, match=rf"{step} events .* still held\. Hint: .*flush\(\) again"

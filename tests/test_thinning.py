@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
 import multiprocessing
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +18,7 @@ from event_files import files
 
 import fasthist
 from fasthist import thinning
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, ArrayError, WriteError
 from fasthist.summary_writer import SummaryWriter
 
 WEIGHTS = np.random.default_rng(3).normal(0, 0.02, 2000).astype(np.float32)
@@ -135,12 +139,54 @@ def test_the_last_steps_of_another_process_are_its_own(tmp_path, method):
     assert written(tmp_path) == {"a": [0, 4], "b": [0, 3]}
 
 
-@pytest.mark.parametrize("every", [0, -1])
+@pytest.mark.parametrize("every", [0, -1, 2.5, "10", None, math.inf, True])
 def test_what_is_no_distance(tmp_path, every):
     with pytest.raises(
-        ArgumentError, match=rf"every={every} is no distance between steps\. Accepted: 1"
+        ArgumentError,
+        match=rf"every={every!r} must be a whole number of at least 1\. Hint: every=1",
     ):
-        SummaryWriter(tmp_path, every=every)
+        SummaryWriter(tmp_path / "run", every=every)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [[1j], ["text"], [object()]], ids=repr)
+def test_a_step_that_could_not_be_counted_is_not_the_last_one_written(tmp_path, bad):
+    with SummaryWriter(tmp_path, every=100) as writer:
+        for step in range(5):
+            values = WEIGHTS if step else bad
+            with contextlib.nullcontext() if step else pytest.raises(ArrayError):
+                writer.add_histogram("a", values, step)
+            with contextlib.nullcontext() if step else pytest.raises(ArrayError):
+                writer.add_histograms({"b": WEIGHTS, "c": values}, step)
+            writer.add_histogram("d", WEIGHTS if step else [], step)  # nothing to write at first
+    assert written(tmp_path) == {"a": [1], "b": [1], "c": [1], "d": [1]}
+
+
+def test_a_step_that_did_not_get_into_the_queue_is_not_the_last_one_written(tmp_path):
+    run = tmp_path / "run"
+    writer = SummaryWriter(run, every=100, queue_bytes=20_000)
+    writer.close()
+    shutil.rmtree(run)
+    run.write_text("in the way")
+    writer.add_histograms({"full": WEIGHTS}, 0)
+    with pytest.raises(WriteError, match="was not taken"):
+        writer.add_histogram("a", WEIGHTS, 0)
+    run.unlink()
+    for step in (1, 2):
+        writer.add_histogram("a", WEIGHTS, step)
+    writer.close()
+    assert written(run) == {"full": [0], "a": [1]}
+
+
+def test_one_last_step_that_cannot_be_encoded_costs_itself_alone(tmp_path):
+    writer = SummaryWriter(tmp_path, every=10, keep_last=True)
+    for step in range(3):
+        writer.add_histograms(dict.fromkeys("abc", WEIGHTS), step)
+    broken = dataclasses.replace(fasthist.histogram(WEIGHTS), num="many")
+    writer.add_histogram("b", broken, 3)
+    with pytest.raises(WriteError, match="'b', step 3: it cannot be encoded"):
+        writer.close()
+    assert written(tmp_path) == {"a": [0, 2], "b": [0], "c": [0, 2]}
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -149,7 +195,7 @@ def test_the_estimate_is_what_is_written(tmp_path, every):
     with SummaryWriter(tmp_path, every=every) as writer:
         estimate = writer.estimate_size(tree, 21, stats=True)
         writer.flush()
-        assert files(tmp_path) == []
+        assert written(tmp_path) == {}
         for step in range(21):
             writer.add_histograms(tree, step, stats=True)
     (path,) = files(tmp_path)

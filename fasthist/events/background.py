@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -32,17 +32,18 @@ DROPPED = "fasthist/dropped_events"
 
 
 class Entry(NamedTuple):
-    """An event that is not encoded yet."""
+    """An event that is not encoded yet, and what to call it in an error."""
 
     event: bytes | Callable[[], bytes]
-    step: int
-    nbytes: int
+    step: int = 0
+    nbytes: int = 0
+    tags: Collection[str] = ()
 
 
 class _Request(NamedTuple):
     """What a caller waits for."""
 
-    what: Literal["flush", "fsync", "close", "discard"]
+    what: Literal["open", "flush", "fsync", "close", "discard"]
     answer: queue.SimpleQueue[WriteError | DeviceError | None]
 
 
@@ -69,7 +70,7 @@ class Log:
         What to call it in an error.
     limits : Limits
     last_events : callable
-        Gives the events that are to be written last, when the log is closed.
+        Gives what is to be written last, when the log is closed.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Log:
         folder: Folder,
         place: str,
         limits: Limits,
-        last_events: Callable[[], Iterable[bytes]] = tuple,
+        last_events: Callable[[], Iterable[Entry]] = tuple,
     ) -> None:
         self._folder = folder
         self._place = place
@@ -98,7 +99,7 @@ class Log:
         self._taken_in = 0  # bytes, of the events handed over less those dropped
         self._dropped = 0
         self._failure: WriteError | None = None
-        self._lost: DeviceError | None = None  # why an event could not be made
+        self._losses: deque[WriteError | DeviceError] = deque()  # of what is written no more
         self._starting = False
         self.at_end = False  # whether the process ends, so that each event is to be written at once
         # The thread's side. Without this lock there might be two at work: one that a signal handler has started in the
@@ -111,6 +112,7 @@ class Log:
         self._flushed_at = 0.0
         self._retry_at = 0.0
         self._unpublished = False
+        self._unsynced: list[AppendOnly] = []  # files that were left before a sync
         self._let_go()
 
     # -- the callers' side ------------------------------------------------------------------------
@@ -129,9 +131,20 @@ class Log:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        lost, self._lost = self._lost, None
-        if lost is not None:
-            raise lost
+        loss = self._take_losses()
+        if loss is not None:
+            raise loss
+
+    def _take_losses(self) -> WriteError | DeviceError | None:
+        """Give the first error about something lost, with a note of each other one."""
+        first = None
+        while self._losses:
+            loss = self._losses.popleft()
+            if first is None:
+                first = loss
+            else:
+                first.add_note(str(loss))
+        return first
 
     def _backlog(self) -> int:
         return self._taken_in - self._done_with + self._held_bytes
@@ -149,8 +162,13 @@ class Log:
                 text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
                 raise WriteError(error.errno, text, error.filename) from error
 
+    def _running(self) -> threading.Thread | None:
+        """Give the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
+        thread = self._thread
+        return thread if thread is not None and thread.is_alive() else None
+
     def _start(self) -> None:
-        if self._thread is not None or self._starting:
+        if self._starting or self._running() is not None:
             return
         self._starting = True
         try:
@@ -165,14 +183,14 @@ class Log:
             self._starting = False
 
     def ask(
-        self, what: Literal["flush", "fsync", "close", "discard"], wait: float | None = None
+        self, what: Literal["open", "flush", "fsync", "close", "discard"], wait: float | None = None
     ) -> bool:
         """Have the thread do something, and wait for it; say whether it was done in time."""
         request = _Request(what, queue.SimpleQueue())
-        thread = self._thread
+        thread = self._running()
         if thread is None:
             with self._adding:
-                thread = self._thread
+                thread = self._running()
                 if thread is None:
                     with self._working:
                         self._turn([request])
@@ -190,10 +208,19 @@ class Log:
                 if until is not None and time.monotonic() > until:
                     return False
                 if thread is None or not thread.is_alive():
-                    return True  # it was closed meanwhile, after all was written
+                    # It was closed meanwhile, and nothing is left; or it died, and all of it is.
+                    return self.ask(what, None if until is None else until - time.monotonic())
         if error is not None:
             raise error
         return True
+
+    def open(self) -> None:
+        """Make the directory and a file; forget them again if that fails."""
+        try:
+            self.ask("open")
+        except WriteError:
+            self.ask("discard")
+            raise
 
     def close(self, wait: float | None = None) -> bool:
         """Have all written and the thread ended; say whether it was done in time."""
@@ -227,7 +254,9 @@ class Log:
             )
         requests = []
         try:
-            token = self._wake.get(timeout=None if wait is None else max(wait, 0))
+            if wait is not None:
+                wait = min(max(wait, 0), threading.TIMEOUT_MAX)
+            token = self._wake.get(timeout=wait)
             while True:
                 if token is not None:
                     requests.append(token)
@@ -245,13 +274,16 @@ class Log:
                 self._incoming.clear()
                 self._done_with, self._held_bytes = self._taken_in, 0
                 self._held.clear()
+                if self._file is not None:
+                    with contextlib.suppress(OSError):
+                        self._file.close()
                 self._let_go()
-            self._encode()
             if closing:
-                for event in self._last_events():
-                    self._hold(event)
+                self._incoming.extend(self._last_events())
+            self._encode()
             now = time.monotonic()
-            if self._held and self._file is None and (asked or now >= self._retry_at):
+            wanted = self._held or "open" in asked
+            if wanted and self._file is None and (asked or now >= self._retry_at):
                 self._open()
             late = now >= self._flushed_at + self._limits.flush_secs
             if asked or (
@@ -261,13 +293,12 @@ class Log:
             if closing:
                 self._close_file()
         except Exception as caught:  # noqa: BLE001  # whatever it is, a caller gets it, and the thread lives on
-            error = self._failed(caught)
+            error = self._failed(caught, opening="open" in asked)
             self._retry_at = time.monotonic() + RETRY_SECS
         if error is None or not requests:
             self._failure = error
         for request in requests:
-            request.answer.put(error or self._lost)
-            self._lost = self._lost if error else None
+            request.answer.put(error or self._take_losses())
         return closing and error is None
 
     def _end(self) -> bool:
@@ -288,10 +319,10 @@ class Log:
                 return
             try:
                 event = entry.event if isinstance(entry.event, bytes) else entry.event()
-            except DeviceError as error:
-                # What it was to say was on the device alone.
+                record = frame(event) if event else b""
+            except Exception as error:  # noqa: BLE001  # whatever it is, the others must not wait for this one
                 self._done_with += entry.nbytes
-                self._lost = error
+                self._losses.append(_loss(entry, error))
                 continue
             except BaseException:
                 self._incoming.appendleft(entry)
@@ -300,13 +331,12 @@ class Log:
             if dropped != self._told_dropped:
                 self._told_dropped = dropped
                 count = summary_event([scalar_value(DROPPED, dropped)], time.time(), entry.step)
-                self._hold(count)
-            if event:
-                self._hold(event)
+                self._hold(frame(count))
+            if record:
+                self._hold(record)
             self._done_with += entry.nbytes
 
-    def _hold(self, event: bytes) -> None:
-        record = frame(event)
+    def _hold(self, record: bytes) -> None:
         self._held.append(record)
         self._held_bytes += len(record)
         while (
@@ -319,27 +349,50 @@ class Log:
 
     def _write(self, *, publish: bool, fsync: bool) -> None:
         while self._held:
+            self._check_file()
             file = self._file or self._open()
             records = self._next_records(file)
             try:
                 count = file.append(records)
             finally:
                 if not file.usable:
-                    with contextlib.suppress(OSError):
-                        file.publish(fsync=False)
-                    self._let_go()
+                    self._give_up()
             for _ in range(count):
                 self._held_bytes -= len(self._held.popleft())
             self.nbytes += sum(map(len, records[:count]))
             self._unpublished = self._file is not None
             if self._limits.max_file_bytes is not None and file.size >= self._limits.max_file_bytes:
                 self._close_file()
+        while fsync and self._unsynced:
+            self._unsynced[-1].publish(fsync=True)
+            self._unsynced.pop()
         if publish and self._file is not None and (self._unpublished or fsync):
             self._file.publish(fsync=fsync)
             self._unpublished = False
         if publish:
             self._flushed_at = time.monotonic()
             self.told = False
+
+    def _check_file(self) -> None:
+        """Leave the file for a new one if somebody else has changed it."""
+        if self._file is None:
+            return
+        try:
+            self._file.check()
+        except OSError as error:
+            text = (
+                f"{error.strerror or error}. What follows goes to a new file. "
+                "Hint: keep other programs, such as logrotate, away from the files of a run that is being written"
+            )
+            self._losses.append(WriteError(error.errno or errno.EIO, text, self._file.name))
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Leave the file as it is, and what is in it on the disk."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.publish(fsync=True)
+        self._let_go()
 
     def _next_records(self, file: AppendOnly) -> list[bytes]:
         """Give the records that fill a file, but not many more than are joined in a moment."""
@@ -356,6 +409,7 @@ class Log:
             self._limits.filename_suffix, frame(first_event(time.time()))
         )
         self.nbytes += self._file.size
+        self._unpublished = True
         self._flushed_at = time.monotonic()
         return self._file
 
@@ -366,6 +420,7 @@ class Log:
         if self._unpublished:
             file.publish(fsync=False)
         self._file, self._unpublished = None, False
+        self._unsynced.append(file)
         try:
             file.close()
         except OSError as error:  # network file systems may report a lost write only now
@@ -373,13 +428,13 @@ class Log:
             raise WriteError(error.errno, text, file.name) from error
 
     def _let_go(self) -> None:
-        """Give the file up, as it is."""
+        """Know nothing of the file any more."""
         file, self._file, self._unpublished = self._file, None, False
         if file is not None:
             with contextlib.suppress(OSError):
                 file.release()
 
-    def _failed(self, error: Exception) -> WriteError:
+    def _failed(self, error: Exception, *, opening: bool) -> WriteError:
         if isinstance(error, WriteError):
             return error
         reason = f"{type(error).__name__}: {error}"
@@ -388,11 +443,29 @@ class Log:
             reason, number = error.strerror or reason, error.errno or number
             place = error.filename or place
         count, size = len(self._held) + len(self._incoming), self._backlog()
+        again = "call flush() again"
         if count:
             what = f"{count} events ({size:,} bytes) are not written yet, and still held"
+        elif opening:
+            what, again = "no event file can be made here", "try again"
         else:
             what = "the last events are not where they can be read yet, but kept"
-        text = f"{reason}: {what}. Hint: free space, give permission or move what is in the way, then call flush() again"
+        text = f"{reason}: {what}. Hint: free space, give permission or move what is in the way, then {again}"
         failure = WriteError(number, text, place)
         failure.__cause__ = error
         return failure
+
+
+def _loss(entry: Entry, error: Exception) -> WriteError | DeviceError:
+    """Say that one event is lost, and why."""
+    if isinstance(error, DeviceError):  # what the event was to say was on the device alone
+        return error
+    tags = ", ".join(map(repr, itertools.islice(entry.tags, 3))) or "an event"
+    more = f" and {len(entry.tags) - 3} more" if len(entry.tags) > 3 else ""
+    text = (
+        f"{tags}{more}, step {entry.step}: it cannot be encoded ({type(error).__name__}: {error}) and is lost; "
+        "all other events are kept. Hint: check what this call was given"
+    )
+    loss = WriteError(errno.EINVAL, text)
+    loss.__cause__ = error
+    return loss

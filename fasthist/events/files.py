@@ -43,11 +43,14 @@ class AppendOnly(Protocol):
     def usable(self) -> bool:
         """False once nothing more can be appended."""
 
+    def check(self) -> None:
+        """Raise OSError, which says what is lost, if somebody else has changed the file."""
+
     def append(self, records: Sequence[bytes]) -> int:
         """Write some records; give how many are in the file, fewer than all if it went wrong after some of them."""
 
     def publish(self, *, fsync: bool) -> None:
-        """Let readers see what was appended; with `fsync`, even after the machine lost its power."""
+        """Let readers see what was appended; with `fsync`, even after the machine lost its power, and of a closed file."""
 
     def close(self) -> None:
         """End the file. Nothing that was published is lost if this fails."""
@@ -72,6 +75,8 @@ class EventFile:
         Must not exist.
     header : bytes
         Its first record.
+    folders : sequence of Path
+        Directories that have new entries: its own, and those in which directories were made for it.
 
     Raises
     ------
@@ -79,10 +84,12 @@ class EventFile:
         It cannot be made, or the header not be written; then no file is left.
     """
 
-    def __init__(self, path: Path, header: bytes) -> None:
+    def __init__(self, path: Path, header: bytes, folders: Sequence[Path] = ()) -> None:
         self.name = str(path)
         self.size = 0
         self.usable = True
+        self._synced = 0
+        self._unsynced_folders = [*folders]
         self._file = FileIO(path, "xb")
         try:
             self.append([header])
@@ -91,6 +98,27 @@ class EventFile:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
+
+    def check(self) -> None:
+        """Look whether the file is where it was, and ends where it did; see `AppendOnly`."""
+        status = os.fstat(self._file.fileno())
+        if status.st_nlink == 0:
+            # The system would take what is written into a deleted file, and nobody could ever read it.
+            lost = f"the event file was deleted, and {self.size:,} bytes with it"
+            raise FileNotFoundError(errno.ENOENT, lost, self.name)
+        if status.st_size < self.size:
+            # What is written would lie behind a hole, where no reader gets to.
+            lost = f"the event file was cut from {self.size:,} to {status.st_size:,} bytes by another program"
+            raise OSError(errno.EIO, lost, self.name)
+        if status.st_size > self.size:
+            text = "another program has written to the event file, which readers may give up at"
+            raise OSError(errno.EIO, text, self.name)
+        try:
+            in_place = os.path.samestat(status, os.stat(self.name))  # noqa: PTH116  # twice as fast as Path.stat
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            raise FileNotFoundError(errno.ENOENT, "the event file was moved or replaced", self.name)
 
     def append(self, records: Sequence[bytes]) -> int:
         """Write some records, whole; see `AppendOnly`.
@@ -103,10 +131,6 @@ class EventFile:
         data = b"".join(records)
         rest = memoryview(data)
         try:
-            if self.size and os.fstat(self._file.fileno()).st_nlink == 0:
-                # The system would take what is written into a deleted file, and nobody could ever read it.
-                self.usable = False
-                raise FileNotFoundError(errno.ENOENT, "the event file was deleted", self.name)
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
@@ -130,8 +154,18 @@ class EventFile:
 
     def publish(self, *, fsync: bool) -> None:
         """Have the system write to the disk, if asked; other processes see the file as it grows."""
-        if fsync and self.usable:
-            os.fsync(self._file.fileno())
+        if fsync and self._synced < self.size:
+            size = self.size
+            if self._file.closed:
+                with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
+                    _sync(self.name, os.O_RDWR)
+            else:
+                os.fsync(self._file.fileno())
+            self._synced = size
+        while fsync and self._unsynced_folders:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._unsynced_folders[-1], os.O_RDONLY)
+            self._unsynced_folders.pop()
 
     def close(self) -> None:
         """Close the file."""
@@ -155,12 +189,27 @@ class LocalFolder:
 
     def create(self, suffix: str, header: bytes) -> EventFile:
         """Begin a new file; see `Folder`."""
+        missing = itertools.takewhile(
+            lambda path: not path.exists(), (self.path, *self.path.parents)
+        )
+        folders = [self.path, *(path.parent for path in missing)]
         self.path.mkdir(parents=True, exist_ok=True)
         while True:
             name = new_name((path.name for path in self.path.iterdir()), suffix)
             # Another writer may have taken the name in this moment, where containers share host name and process number.
             with contextlib.suppress(FileExistsError):
-                return EventFile(self.path / name, header)
+                return EventFile(self.path / name, header, folders)
+
+
+def _sync(path: str | Path, flags: int) -> None:
+    """Have the system write a file, or the entries of a directory, to the disk."""
+    if os.name == "nt" and flags == os.O_RDONLY:
+        return  # Windows writes entries by itself, and opens no directory
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def new_name(taken: Iterable[str], suffix: str) -> str:

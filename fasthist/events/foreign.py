@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from fasthist.errors import ArgumentError, MissingPackageError
+from fasthist.events.background import Entry
 
 
 class ForeignWriter:
@@ -21,6 +22,8 @@ class ForeignWriter:
     ----------
     writer : torch.utils.tensorboard.SummaryWriter, tensorboardX.SummaryWriter or any with ``add_event``
         The last is called with one ``Event`` of tensorboard's protobuf classes.
+    last_events : callable
+        Gives what is to be written last, when this is closed.
 
     Raises
     ------
@@ -34,7 +37,7 @@ class ForeignWriter:
     Events are encoded in the calling thread, and parsed again, since these writers take objects; the files are theirs.
     """
 
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: Any, last_events: Callable[[], Iterable[Entry]] = tuple) -> None:
         if not (hasattr(writer, "_get_file_writer") or hasattr(writer, "add_event")):
             msg = (
                 f"writer={type(writer).__name__} takes no events. Accepted: a SummaryWriter of torch or tensorboardX, "
@@ -49,10 +52,10 @@ class ForeignWriter:
             msg = f"writer={type(writer).__name__} needs the package tensorboard. Run: pip install tensorboard"
             raise MissingPackageError(msg) from error
         self._writer = writer
+        self._last_events = last_events
         self.nbytes = 0
 
-    @property
-    def log_dir(self) -> str:
+    def get_logdir(self) -> str:
         """Where the other writer writes, as far as it says; else empty."""
         found = getattr(self._writer, "log_dir", None) or getattr(self._writer, "logdir", None)
         if not found and hasattr(self._writer, "get_logdir"):
@@ -60,10 +63,15 @@ class ForeignWriter:
         return os.fsdecode(found) if found else ""
 
     def add_event(
-        self, event: bytes | Callable[[], bytes], *, step: int = 0, nbytes: int | None = None
+        self,
+        event: bytes | Callable[[], bytes],
+        *,
+        step: int = 0,
+        nbytes: int | None = None,
+        tags: Collection[str] = (),
     ) -> None:
         """Hand over one event; what the other writer raises comes through."""
-        del step, nbytes
+        del step, nbytes, tags
         encoded = event if isinstance(event, bytes) else event()
         if not encoded:
             return
@@ -83,4 +91,8 @@ class ForeignWriter:
         if hasattr(self._writer, "flush"):
             self._writer.flush()
 
-    close = flush
+    def close(self) -> None:
+        """Hand over what is to be written last, and flush the other writer."""
+        for entry in self._last_events():
+            self.add_event(entry.event)
+        self.flush()

@@ -38,11 +38,9 @@ WRITER = b"fasthist"
 """``SourceMetadata.writer`` of every file."""
 
 
-def _plugin(name: bytes) -> bytes:
-    return delimited(
-        fields.VALUE_METADATA,
-        delimited(fields.METADATA_PLUGIN_DATA, delimited(fields.PLUGIN_NAME, name)),
-    )
+def _plugin(name: bytes, shown: bytes = b"") -> bytes:
+    data = delimited(fields.METADATA_PLUGIN_DATA, delimited(fields.PLUGIN_NAME, name))
+    return delimited(fields.VALUE_METADATA, data + shown)
 
 
 # Version 0 of both plugins' content encodes to no bytes, so the name is all there is.
@@ -343,6 +341,38 @@ def histogram_tensor_value(
 
 def _tensor_moments(zero_count: float | None, **moments: float) -> bytes:
     return delimited(fields.TENSOR_MOMENTS, _moments(**moments) + _zeros(zero_count))
+
+
+def described(value: bytes, display_name: str, description: str, *, scalar: bool = False) -> bytes:
+    """Add a name to show in place of the tag, and a description, to an encoded histogram or scalar.
+
+    Parameters
+    ----------
+    value : bytes
+        From one of the ``*_value`` functions.
+    display_name, description : str
+        Empty for none. TensorBoard takes the description for Markdown, and both from the first value of a tag.
+    scalar : bool
+        Whether it is a scalar.
+
+    Returns
+    -------
+    bytes
+    """
+    if not (display_name or description):
+        return value
+    # TensorBoard's fast loader drops the metadata of the older forms where the class is missing.
+    plugin, data_class = b"histograms", fields.DATA_CLASS_TENSOR
+    if scalar:
+        plugin, data_class = b"scalars", fields.DATA_CLASS_SCALAR
+    shown = b"".join(
+        (
+            delimited(fields.METADATA_DISPLAY_NAME, display_name.encode()),
+            delimited(fields.METADATA_DESCRIPTION, description.encode()),
+            integer_field(fields.METADATA_DATA_CLASS, data_class),
+        )
+    )
+    return value.removesuffix(_plugin(plugin)) + _plugin(plugin, shown)
 
 
 def check_tag(tag: object) -> None:

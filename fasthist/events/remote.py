@@ -112,6 +112,7 @@ class RemoteFile:
         except OSError:
             self._folder.rmdir()
             raise
+        self._empty = self.size  # without an event
 
     @property
     def size(self) -> int:
@@ -122,6 +123,10 @@ class RemoteFile:
     def usable(self) -> bool:
         """Whether more can be appended."""
         return self._spool.usable
+
+    def check(self) -> None:
+        """Look whether the spool is as it was."""
+        self._spool.check()
 
     def append(self, records: Sequence[bytes]) -> int:
         """Write to the spool."""
@@ -147,9 +152,9 @@ class RemoteFile:
                 return
 
     def close(self) -> None:
-        """Remove the spool, unless it holds what could not be sent."""
+        """Remove the spool, unless it holds events that could not be sent."""
         self._spool.close()
-        if self._sent == self.size:
+        if self.size in (self._sent, self._empty):
             with contextlib.suppress(OSError):
                 Path(self._spool.name).unlink()
                 self._folder.rmdir()

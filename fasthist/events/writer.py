@@ -2,9 +2,11 @@
 
 Guarantees:
 
+- The directory and a file are there when the constructor returns; what is in the way is told there.
 - Handing over an event encodes nothing and touches no file. It waits only when the queue is full.
 - An event handed over is written exactly once: a failed write keeps what is not in the file, for the next attempt.
-- What went wrong in the thread is raised by the next call, and by `flush` and `close`.
+- An event that cannot be encoded is lost alone, and so is what somebody else deletes or cuts off of a file.
+- What went wrong in the thread is raised by the next call, and by `flush` and `close`. If the thread dies, they do its work.
 - What is held reaches the file at `flush`, at `close`, after `flush_secs`, when the writer is garbage-collected, and when
   the interpreter or a multiprocessing worker exits; after SIGTERM too, unless the program handles that itself.
 - A forked child neither writes to its parent's file nor writes what its parent holds.
@@ -13,10 +15,11 @@ Guarantees:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from fasthist.arguments import as_count, as_directory, as_part_of_path, as_seconds
 from fasthist.errors import ArgumentError
 from fasthist.events import endings
 from fasthist.events.background import Entry, Limits, Log
@@ -38,12 +41,12 @@ class EventFileWriter:
     Parameters
     ----------
     log_dir : str or os.PathLike
-        The run: a local directory, or a URL that fsspec knows (extra ``fasthist[fsspec]``). Made when it is needed,
-        parents included; a relative one is taken from the directory that is current now.
+        The run: a local directory, or a URL that fsspec knows (extra ``fasthist[fsspec]``). Made at once, parents
+        included; a relative one is taken from the directory that is current now.
     max_queue : int
         Events that may be held encoded; one more, and the thread takes all of them to the file.
-    flush_secs : float
-        Seconds after which what is held is taken to the file.
+    flush_secs : float or None
+        Seconds after which what is held is taken to the file. None or infinity: never by time.
     filename_suffix : str
         Ends the name of every file.
     queue_bytes : int
@@ -54,7 +57,9 @@ class EventFileWriter:
     max_file_bytes : int, optional
         A file that has reached this size gets a successor. Default: none does, but for URLs.
     last_events : callable
-        Called in the writer's thread when the writer is closed, or its process ends: gives events to be written last.
+        Called in the writer's thread when the writer is closed, or its process ends: gives what is to be written last.
+    opens : bool
+        Make the directory and a file now, and not when the first event arrives.
 
     Raises
     ------
@@ -62,11 +67,13 @@ class EventFileWriter:
         One of these is not so.
     MissingPackageError
         `log_dir` is a URL, and what reads it is not installed.
+    WriteError
+        No file can be made there.
 
     Notes
     -----
     Files are named as `fasthist.events.files.new_name` tells. After a fork, a child that adds an event gets a file of
-    its own; so does a process that a writer is sent to by pickle.
+    its own; so does a process that a writer is sent to by pickle, and whoever adds an event after `close`.
 
     Examples
     --------
@@ -81,21 +88,25 @@ class EventFileWriter:
         log_dir: str | os.PathLike[str],
         *,
         max_queue: int = 10,
-        flush_secs: float = 120,
+        flush_secs: float | None = 120,
         filename_suffix: str = "",
         queue_bytes: int = QUEUE_BYTES,
         when_full: WhenFull = "wait",
         max_file_bytes: int | None = None,
-        last_events: Callable[[], Iterable[bytes]] = tuple,
+        last_events: Callable[[], Iterable[Entry]] = tuple,
+        opens: bool = True,
     ) -> None:
         if when_full not in ("wait", "drop_oldest"):
             msg = f"when_full={when_full!r} is not known. Accepted: 'wait' or 'drop_oldest'."
             raise ArgumentError(msg)
-        for name, value in (("queue_bytes", queue_bytes), ("max_file_bytes", max_file_bytes)):
-            if value is not None and value < 1:
-                msg = f"{name}={value!r} leaves room for nothing. Accepted: 1 or more."
-                raise ArgumentError(msg)
-        directory = os.fsdecode(log_dir)
+        max_queue = as_count("max_queue", max_queue, 0, "max_queue=0 holds no event back")
+        flush_secs = as_seconds("flush_secs", flush_secs)
+        filename_suffix = as_part_of_path("filename_suffix", filename_suffix, "/\\")
+        queue_bytes = as_count("queue_bytes", queue_bytes, 1, "the default is 64 MiB")
+        if max_file_bytes is not None:
+            hint = "None writes one file"
+            max_file_bytes = as_count("max_file_bytes", max_file_bytes, 1, hint)
+        directory = as_directory(log_dir)
         folder: Folder
         if is_url(directory):
             folder = RemoteFolder(directory)
@@ -116,10 +127,16 @@ class EventFileWriter:
         drops = when_full == "drop_oldest"
         limits = Limits(max_queue, flush_secs, filename_suffix, queue_bytes, drops, max_file_bytes)
         self._log = Log(folder, directory, limits, last_events)
+        if opens:
+            self._log.open()
         endings.watch(self, self._log)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._arguments,)
+
+    def get_logdir(self) -> str:
+        """Give the directory, absolute, or the URL."""
+        return str(self._arguments["log_dir"])
 
     @property
     def nbytes(self) -> int:
@@ -127,28 +144,35 @@ class EventFileWriter:
         return self._log.nbytes
 
     def add_event(
-        self, event: bytes | Callable[[], bytes], *, step: int = 0, nbytes: int | None = None
+        self,
+        event: bytes | Callable[[], bytes],
+        *,
+        step: int = 0,
+        nbytes: int | None = None,
+        tags: Collection[str] = (),
     ) -> None:
         """Hand over one event.
 
         Parameters
         ----------
         event : bytes or callable
-            An encoded ``Event``, from `fasthist.events.messages`, or what gives one: it is called once in the writer's
-            thread, or again if it failed.
+            An encoded ``Event``, from `fasthist.events.messages`, or what gives one: it is called once, in the writer's
+            thread. If it raises, its event is lost, and the next call tells so.
         step : int
             Where the number of dropped events is written, if the ones before it were.
         nbytes : int, optional
             Memory that is held until it is encoded. Default: the event's own.
+        tags : collection of str
+            What to call the event in an error.
 
         Raises
         ------
         WriteError
-            Something that was handed over before could not be written, and is held; so is this event, unless the
-            error says that there is no room for it.
+            Something that was handed over before could not be written; the error says whether it is held or lost. This
+            event is held, unless the error says that there is no room for it.
         """
         size = nbytes if nbytes is not None else len(event) if isinstance(event, bytes) else 0
-        self._log.add(Entry(event, step, size))
+        self._log.add(Entry(event, step, size, tags))
 
     def flush(self, *, fsync: bool = False) -> None:
         """Bring every event handed over to the file, where other processes can read it.
@@ -181,4 +205,4 @@ class EventFileWriter:
 
 
 def _rebuild(arguments: dict[str, Any]) -> EventFileWriter:
-    return EventFileWriter(arguments.pop("log_dir"), **arguments)
+    return EventFileWriter(**arguments, opens=False)
