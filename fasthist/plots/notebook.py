@@ -51,9 +51,9 @@ class _Number(str):
 
 
 def to_html(histogram: Histogram) -> str:
-    """Show a histogram: a table of its numbers and a picture, some 4 kB, for light and dark ground.
+    """Show a histogram as a table of its numbers and a picture, some 4 kB, for light and dark ground.
 
-    What is not known is left out, and so are counts of special values that are 0.
+    Unknown numbers are left out, and so are special counts of 0.
     """
     counts = {name: getattr(histogram, name) for name in _COUNTS}
     shown = {"num": f"{counts.pop('num'):,}"}
@@ -68,18 +68,7 @@ def to_html(histogram: Histogram) -> str:
 
 
 def history_to_html(run: str, history: Mapping[str, Any]) -> str:
-    """Show a run: for each tag its steps, and the numbers and the outline of the last one.
-
-    Parameters
-    ----------
-    run : str
-    history : mapping of str to Series
-        At most 100 are shown; of each the last histogram is read.
-
-    Returns
-    -------
-    str
-    """
+    """Show a run: for each of at most 100 tags its steps, and the numbers and the outline of the last one."""
     rows = []
     for tag, series in list(history.items())[:_MOST_ROWS]:
         steps = series.steps

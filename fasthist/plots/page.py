@@ -47,13 +47,7 @@ for (const button of document.querySelectorAll("nav button"))
 
 
 def page(layout: Layout, colours: Theme) -> str:
-    """Draw a layout as HTML that needs nothing else, some 5 MB of which are plotly's program.
-
-    Raises
-    ------
-    MissingPackageError
-        plotly is not installed.
-    """
+    """Draw a layout as HTML that needs nothing else, some 5 MB of which are plotly's program."""
     to_html = load("plotly.io").to_html
     parts = []
     for place, panel in enumerate(layout.panels):

@@ -23,46 +23,22 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture.
+    """One small picture; its content is a dict, by run, for an overlay."""
 
-    Attributes
-    ----------
-    title : str
-        The tag.
-    note : str
-        The run, where there are several; of an overlay the step.
-    content : SeriesLike, or dict of str to Histogram
-        A dict, by run, for an overlay.
-    """
-
-    title: str
-    note: str
+    title: str  # the tag
+    note: str  # the run, where there are several; the step of an overlay
     content: SeriesLike | dict[str, Histogram]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The small pictures in their order, left to right and row by row.
-
-    Attributes
-    ----------
-    kind : str
-    panels : list of Panel
-    columns : int
-        How many stand beside each other.
-    runs : list of str
-        Names in an overlay, in the order of their colours.
-    left_out : int
-        How many more there would be.
-    scale : {"auto", "linear", "log"}
-        Of the values.
-    """
+    """The small pictures in order, left to right and row by row."""
 
     kind: str
     panels: list[Panel]
-    columns: int
-    runs: list[str]
-    left_out: int
+    columns: int  # how many stand side by side
+    runs: list[str]  # names in an overlay, in the order of their colours
+    left_out: int  # how many more there would be
     scale: str
 
     @property
@@ -80,31 +56,7 @@ def lay_out(
     scale: str = "auto",
     max_panels: int = MAX_PANELS,
 ) -> Layout:
-    """Choose the pictures.
-
-    Parameters
-    ----------
-    runs : mapping of str to History
-    kind : {"ridge", "overlay", "heatmap", "percentiles"}
-    tag : str, optional
-        Regular expression that a tag has to contain. Default: all.
-    step : int, optional
-        Of an overlay. Default: the last of each run.
-    scale : {"auto", "linear", "log"}
-        Of the values; "log" is linear around zero.
-    max_panels : int
-        The first this many pictures are drawn.
-
-    Returns
-    -------
-    Layout
-
-    Raises
-    ------
-    ArgumentError
-        An unknown kind or scale, a step for another kind than "overlay", `max_panels` below 1, an invalid regular
-        expression, no tag, or none with that step.
-    """
+    """Choose the pictures; arguments and errors as in `History.plot`, for several runs."""
     check_kind(kind, KINDS)
     check_scale(scale)
     if max_panels < 1:

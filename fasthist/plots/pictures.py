@@ -53,29 +53,20 @@ class SeriesLike(Protocol):
 
 @dataclass(frozen=True)
 class Overlay:
-    """Outlines of several histograms over each other.
-
-    Attributes
-    ----------
-    axis : ValueAxis
-    outlines : dict of str to Density
-    heights : Heights
-    note : str
-        What the picture does not show; "" if it shows all.
-    """
+    """Outlines of several histograms over each other."""
 
     axis: ValueAxis
     outlines: dict[str, density.Density]
     heights: density.Heights
-    note: str
+    note: str  # what the picture does not show; "" if it shows all
 
 
 def overlay_of(
     histograms: Mapping[str, Histogram], scale: str = "auto", beside: ValueAxis | None = None
 ) -> Overlay | None:
-    """Find what is drawn of histograms over each other; None if there are no finite values.
+    """Compute what is drawn of histograms over each other; None if there are no finite values.
 
-    `beside` is the axis of outlines that are drawn already: only with the same scale do heights compare.
+    `beside` is the axis of outlines already drawn: heights compare only on the same scale.
     """
     known = {name: h for name, h in histograms.items() if h.num}
     if not known:
@@ -91,27 +82,14 @@ def overlay_of(
 
 @dataclass(frozen=True)
 class Ridge:
-    """One outline for each step, at equal distances, the newest in front.
-
-    Attributes
-    ----------
-    steps : int64[n]
-    axis : ValueAxis
-    densities : list of Density
-    overlap : float
-        Height of an outline. The distance between two is 1, and heights point to smaller rows.
-    ticks : list of (float, str)
-        Rows that have a label.
-    note : str
-        What the picture does not show; "" if it shows all.
-    """
+    """One outline for each step, at equal distances, the newest in front."""
 
     steps: Steps
     axis: ValueAxis
     densities: list[density.Density]
-    overlap: float
-    ticks: list[tuple[float, str]]
-    note: str
+    overlap: float  # height of an outline; outlines are 1 apart, and heights point to smaller rows
+    ticks: list[tuple[float, str]]  # rows that have a label
+    note: str  # what the picture does not show; "" if it shows all
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -133,7 +111,7 @@ class Ridge:
 
 
 def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
-    """Choose at most 21 steps that have finite values, evenly, and find what is drawn of them; None if there are none."""
+    """Choose at most 21 steps that have finite values, evenly, and compute what is drawn; None if there are none."""
     (known,) = np.nonzero(series.num > 0)
     chosen = known[spread_evenly(known.size, _MOST_OUTLINES)]
     if not chosen.size:
@@ -150,76 +128,36 @@ def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the pictures over steps have in common.
-
-    Attributes
-    ----------
-    steps : int64[n]
-    ends : (float, float)
-        Of the axis of steps.
-    axis : ValueAxis
-    marked : int64[m]
-        Steps that have NaN or infinities.
-    special_counts : int64[m]
-        How many of them.
-    note : str
-        What the crosses mean; "" if there are none.
-    """
+    """What the pictures over steps have in common."""
 
     steps: Steps
-    ends: tuple[float, float]
+    ends: tuple[float, float]  # of the axis of steps
     axis: ValueAxis
-    marked: Steps
-    special_counts: NDArray[np.int64]
-    note: str
+    marked: Steps  # steps that have NaN or infinities
+    special_counts: NDArray[np.int64]  # how many
+    note: str  # what the crosses mean; "" if there are none
 
 
 @dataclass(frozen=True)
 class Heat(Columns):
-    """Density as colour.
+    """Density as colour."""
 
-    Attributes
-    ----------
-    borders : float64[n + 1]
-        Between steps.
-    edges : float64[k + 1]
-        Between cells of values.
-    density : float64[k, n]
-        NaN where there is nothing.
-    low, high : float
-        Ends of the logarithmic colours.
-    ticks : list of (float, str)
-        Densities that have a label.
-    unit : str
-        What the colour is.
-    """
-
-    borders: Floats
-    edges: Floats
-    density: Floats
-    low: float
+    borders: Floats  # float64[n + 1], between steps
+    edges: Floats  # float64[k + 1], between cells of values
+    density: Floats  # float64[k, n], NaN where there is nothing
+    low: float  # where the logarithmic colours begin
     high: float
-    ticks: list[tuple[float, str]]
-    unit: str
+    ticks: list[tuple[float, str]]  # densities that have a label
+    unit: str  # of the colours
 
 
 @dataclass(frozen=True)
 class Bands(Columns):
-    """Percentiles as bands around the median.
+    """Percentiles as bands around the median."""
 
-    Attributes
-    ----------
-    at : float64[k]
-        Steps; a step that has no neighbour with finite values is there twice, to be a little wide.
-    values : float64[k, 9]
-        At `SHARES`. A row of NaN separates what is not connected.
-    labels : list of (float, str)
-        Names at the right end, and how high on the axis, 0 to 1.
-    """
-
-    at: Floats
-    values: Floats
-    labels: list[tuple[float, str]]
+    at: Floats  # steps; one without a neighbour that has finite values is there twice, to be a little wide
+    values: Floats  # float64[k, 9], at `SHARES`; a row of NaN separates what is not connected
+    labels: list[tuple[float, str]]  # names at the right end, and how high on the axis, 0 to 1
 
     @property
     def parts(self) -> list[slice]:
@@ -234,7 +172,7 @@ class Bands(Columns):
 
 
 def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
-    """Find what a heat map of at most `most` steps shows; None if there are no finite values."""
+    """Compute what a heat map of at most `most` steps shows; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
     if not any(h.num for h in histograms):
         return None
@@ -249,7 +187,7 @@ def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
 
 
 def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None:
-    """Find what percentiles of at most `most` steps show; None if there are no finite values."""
+    """Compute what percentiles of at most `most` steps show; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
     known = np.array([h.num > 0 for h in histograms], dtype=bool)
     if not known.any():
