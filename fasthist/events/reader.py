@@ -133,29 +133,10 @@ class EventReader:
 
 
 def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, float, bytes]]:
-    """Give every value in the event files of one run, as it is encoded.
+    """Yield tag, step, wall time and encoded ``Summary.Value`` of every value in the event files of one run.
 
-    Parameters
-    ----------
-    log_dir : str or os.PathLike
-        A directory; those in it are left out. It need not be there.
-
-    Yields
-    ------
-    tag : str
-    step : int
-    wall_time : float
-    value : bytes
-        A ``Summary.Value``: what `fasthist.events.messages.summary_event` takes.
-
-    Raises
-    ------
-    OSError
-        A file cannot be read.
-
-    Notes
-    -----
-    Damaged records, and one that is not all there, are passed over. Holds one block or one record.
+    Directories in it, damaged records and an incomplete one are skipped; `log_dir` need not exist. Holds one block or
+    one record.
     """
     directory = os.fsdecode(log_dir)
     if not is_dir(directory):

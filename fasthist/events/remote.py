@@ -25,20 +25,12 @@ _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "oci", "oss", "r2", "s3", 
 
 
 def is_url(path: str) -> bool:
-    """Say whether this is a URL, and no path of this machine."""
+    """Return whether this is a URL, not a local path."""
     return "://" in path
 
 
 def system_of(url: str) -> tuple[Any, str]:
-    """Give fsspec's file system of a URL, which has seen nothing yet, and the path there.
-
-    Raises
-    ------
-    MissingPackageError
-        fsspec, or its package for this kind of URL, is not installed.
-    ArgumentError
-        fsspec does not know this kind of URL.
-    """
+    """Return fsspec's file system of a URL, without cached listings, and the path there."""
     _check_kind(url)
     import fsspec
 
@@ -67,18 +59,8 @@ def _check_kind(url: str) -> None:
 class RemoteFolder:
     """A directory that fsspec reaches; see `fasthist.events.files.Folder`.
 
-    Parameters
-    ----------
-    url : str
-        Such as ``s3://bucket/runs/a``. Options, such as credentials and endpoints, are taken from where fsspec and its
-        packages look for them: environment variables and files.
-
-    Raises
-    ------
-    MissingPackageError
-        fsspec, or its package for this kind of URL, is not installed.
-    ArgumentError
-        fsspec does not know this kind of URL.
+    Options, such as credentials and endpoints, come from where fsspec and its packages look: environment variables
+    and files.
     """
 
     def __init__(self, url: str) -> None:
