@@ -37,24 +37,7 @@ _LARGE = 1 << 27
 
 
 def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Difference]:
-    """Count the tensors of files, and compare those of the first with those of the others.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        At least two.
-    pattern : str, optional
-        A regular expression that is searched for in the tags.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such tag, or none in common.
-    CheckpointError, OSError
-        A file cannot be read.
-    MissingPackageError
-        It needs torch.
-    """
+    """Count the tensors of at least two files, and compare those of the first with those of the others."""
     checkpoints = [open_checkpoint(path) for path in paths]
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
@@ -94,7 +77,7 @@ def _common(
     other_path: Path,
     pattern: str | None,
 ) -> list[str]:
-    """Give the tags of both, and tell which are not, among those that the pattern is found in."""
+    """Return the tags of both in which the pattern is found, and report those in only one."""
     chosen = set(matching([*first, *other], pattern))
     common = [tag for tag in first if tag in other and tag in chosen]
     if not common:
@@ -121,27 +104,9 @@ def compare_runs(
     *,
     skip_corrupt: bool,
 ) -> list[Difference]:
-    """Read runs, and compare the first with the others.
+    """Read at least two runs, and compare the first with the others, at their last common step or nearest to `step`.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        At least two.
-    pattern : str, optional
-        A regular expression that is searched for in the tags.
-    step : int, optional
-        Compare there, or at the nearest step that both have. Default: at their last common step.
-    threshold : float
-        From which distance on two series have parted, in standard deviations.
-    skip_corrupt : bool
-        Pass over damaged records.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such run or tag, or none in common.
-    EventFileError, OSError
-        A file cannot be read.
+    Two series part where their distance exceeds `threshold` standard deviations.
     """
     histories = [find_run(path, skip_corrupt=skip_corrupt) for path in paths]
     sizes = [history.nbytes for history in histories]
@@ -173,7 +138,7 @@ def _in_parallel(
 ) -> list[Any]:
     """Do jobs, all but the last in processes of their own if there is much to do.
 
-    The bar moves with the last, and with each other one that is done.
+    The bar moves with the last job, and with each other one that is done.
     """
     workers = min(len(jobs), os.cpu_count() or 1) - 1
     if workers < 1 or not (sum(amounts) > _LARGE if large is None else large):
@@ -191,7 +156,7 @@ def _in_parallel(
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the process that started this one, and overflows to what is shown of them."""
+    """Leave Ctrl-C to the parent process, and do not warn of overflows."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     np.seterr(all="ignore")
 
@@ -242,9 +207,9 @@ def _first_parted(
     places_b: NDArray[np.intp],
     threshold: float,
 ) -> int | None:
-    """Find the first of some steps at which the distance is above a threshold.
+    """Return the index of the first step at which the distance exceeds the threshold.
 
-    It is never less than that of the means, so that where these are too far apart no histogram need be read.
+    A distance is never less than that of the means: where these are too far apart no histogram need be read.
     """
     std = a.std[places_a]
     mean = a.mean[places_a]
@@ -267,7 +232,7 @@ def _first_parted(
 def _distances(
     a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Give the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
+    """Return the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
     found = np.full(places_a.size, np.nan)
     joined_a, joined_b = join(a.forms(places_a)), join(b.forms(places_b))
     quick, i, j = np.intersect1d(

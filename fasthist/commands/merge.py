@@ -112,7 +112,7 @@ def _check_out(out: Path, directory: Path) -> None:
 
 
 def _write(sums: Iterable[list[ReadHistogram]], out: Path, advance: Callable[[int], None]) -> int:
-    """Write the sum of each list to a new event file; give of how many no file tells what is not finite."""
+    """Write the sum of each list to a new event file; return for how many no file counts what is not finite."""
     import fasthist
     from fasthist.rank_files import added
 
