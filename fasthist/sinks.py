@@ -418,13 +418,7 @@ def as_sink(writer: Any) -> Sink | None:
 
 
 def lent_sink(writer: Any) -> Sink | None:
-    """Do what `as_sink` does, for a single call: a path is refused, since nobody would close its files.
-
-    Raises
-    ------
-    ArgumentError
-        `writer` is a path, or what `as_sink` refuses.
-    """
+    """Do what `as_sink` does, for a single call: refuse a path, since nobody would close its files."""
     if isinstance(writer, (str, os.PathLike)):
         msg = f"writer={writer!r} would be opened at each call. Accepted: what is open. Hint: fasthist.SummaryWriter(path)."
         raise ArgumentError(msg)
@@ -432,22 +426,9 @@ def lent_sink(writer: Any) -> Sink | None:
 
 
 def sink_opener(writer: Any) -> Callable[[], Sink | None]:
-    """Check a writer now, and open the sink for it later: callbacks are made before there are ranks and runs.
+    """Check a writer now, and return what opens its sink later: callbacks are made before there are ranks and runs.
 
-    Parameters
-    ----------
-    writer : path, Sink, writer, run, tracker or logger
-        As of `as_sink`.
-
-    Returns
-    -------
-    callable
-        Gives what `as_sink` gives. It can be pickled where the writer can.
-
-    Raises
-    ------
-    ArgumentError
-        It is none of these.
+    The result can be pickled where the writer can; `as_sink` tells what `writer` may be.
     """
     if isinstance(writer, (str, os.PathLike)) and os.fspath(writer):
         return partial(_summary_writer, log_dir=writer)

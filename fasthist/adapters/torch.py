@@ -367,10 +367,7 @@ _open: weakref.WeakSet[Watch] = weakref.WeakSet()
 class _Reference:
     """A model that is not kept alive; of a temporary one that held other modules, those that are still there.
 
-    Attributes
-    ----------
-    label : str
-        Put before its names.
+    `label` is put before its names.
     """
 
     def __init__(self, label: str, model: Any) -> None:
