@@ -25,19 +25,11 @@ Description = dict[str, Any]
 
 
 class Engine(Protocol):
-    """What carries numbers between ranks; each method is called on all of them, and is one collective.
-
-    Attributes
-    ----------
-    rank, first : int
-        This rank, and the one with which the others are compared, as errors name them.
-    size : int
-        How many ranks there are.
-    """
+    """What carries numbers between ranks; each method is called on all of them, and is one collective."""
 
     rank: int
-    first: int
-    size: int
+    first: int  # the rank with which the others are compared, as errors name it
+    size: int  # how many ranks there are
 
     def least(self, numbers: Any) -> Any:
         """Give the minimum over the ranks of each number: of float64[n], or of int64[n]."""
@@ -60,18 +52,7 @@ class Reduction:
         self._stacked = stacked
 
     def wait(self) -> Histograms | None:
-        """Wait for the counts.
-
-        Returns
-        -------
-        dict of str to Histogram or None
-            None on a rank that does not get them.
-
-        Raises
-        ------
-        RuntimeError
-            The engine's own.
-        """
+        """Wait for the sums: histograms by tag, or None on a rank that does not get them."""
         sums = self._wait()
         return None if sums is None else self._stacked.received(sums)
 
@@ -79,24 +60,8 @@ class Reduction:
 def begin(engine: Engine, find: Callable[[], Any], call: str, step: int | None) -> Reduction:
     """Begin to add up histograms over all ranks: two collectives, and a third that may be waited for later.
 
-    Parameters
-    ----------
-    engine : Engine
-    find : callable
-        Gives this rank's histograms, by tag. What it raises, it raises on this rank, and an ArgumentError on all others.
-    call : str
-        What the caller was called as; the same on every rank.
-    step : int or None
-        Likewise.
-
-    Returns
-    -------
-    Reduction
-
-    Raises
-    ------
-    ArgumentError
-        On every rank, naming the difference.
+    What `find` raises on one rank, or a difference between ranks, is an ArgumentError on all others. `call`, what the
+    caller was called as, and `step` are the same on every rank.
     """
     try:
         stacked = Stacked(find())

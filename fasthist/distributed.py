@@ -213,17 +213,7 @@ def _final(leaf: Any) -> Any:
 
 
 def check_group(group: Any) -> None:
-    """Check that this rank can reduce over a group.
-
-    Parameters
-    ----------
-    group : torch.distributed.ProcessGroup or None
-
-    Raises
-    ------
-    ArgumentError
-        There is no group, or this rank is not in it.
-    """
+    """Raise ArgumentError if there is no process group, or this rank is not in it."""
     if not (dist.is_available() and dist.is_initialized()):
         msg = (
             "torch.distributed has no process group. Accepted: ranks that have made one. "
@@ -236,7 +226,7 @@ def check_group(group: Any) -> None:
 
 
 def _device(group: Any) -> Any:
-    """Give the device from which the group sends."""
+    """Return the device from which the group sends."""
     engines = dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
     if "cpu" in engines:
         return torch.device("cpu")

@@ -235,13 +235,7 @@ class History(Mapping[str, Series]):
 
 
 def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> dict[str, History]:
-    """Find every run below a directory, and read nothing yet: `History.refresh` does.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such directory or file, or no event file in it.
-    """
+    """Find every run below a directory, without reading it; ArgumentError if there is no event file."""
     name = os.fsdecode(path)
     check_exists(name)
     is_file = not is_dir(name)

@@ -47,34 +47,20 @@ class Rank(NamedTuple):
 
 @dataclass
 class Index:
-    """What the files of all ranks hold.
+    """What the files of all ranks hold, by tag and step.
 
-    Attributes
-    ----------
-    holders : dict of (str, int) to int
-        For each tag and step the ranks that have it, as bits.
-    sizes : dict of Path to int
-        Histograms in each file.
-    again : Counter
-        How many times a rank (by number), tag and step comes before the one that counts.
-    spans : dict of int to (float, float)
-        For each rank the wall times of its first and its last histogram.
+    `again` counts how often a rank (by number), tag and step comes before the one that counts; `spans` holds the wall
+    times of each rank's first and last histogram.
     """
 
-    holders: dict[Key, int] = field(default_factory=dict)
-    sizes: dict[Path, int] = field(default_factory=dict)
+    holders: dict[Key, int] = field(default_factory=dict)  # ranks, as bits
+    sizes: dict[Path, int] = field(default_factory=dict)  # histograms in each file
     again: Counter[tuple[int, str, int]] = field(default_factory=Counter)
     spans: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def find_ranks(directory: Path) -> list[Rank]:
-    """Group the event files in a directory, and in those in it, by rank.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such directory, it has the files of one rank at most, or it cannot be told whose files they are.
-    """
+    """Group the event files in a directory, and in those in it, by rank; ArgumentError if that is not possible."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "is not there"
         msg = f"{directory} {what}. Accepted: a directory that the ranks' event files are in."
@@ -135,21 +121,7 @@ def lost_ranks(ranks: list[Rank]) -> list[str]:
 
 
 def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
-    """Read all files for what they hold.
-
-    Parameters
-    ----------
-    ranks : list of Rank
-    advance : callable
-        Called with the bytes of each file.
-
-    Raises
-    ------
-    ArgumentError
-        There is no histogram in them.
-    EventFileError
-        A record is damaged.
-    """
+    """Read all files for what they hold; `advance` gets the bytes of each file. ArgumentError if no histogram is there."""
     index = Index()
     for number, rank in enumerate(ranks):
         for path in rank.paths:
@@ -172,15 +144,10 @@ def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
 
 
 def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> None:
-    """Refuse files that are of two runs, unless their names number them with the word "rank".
+    """Raise ArgumentError for files of two runs, unless their names number them with the word "rank".
 
-    Ranks log at the same time, and mostly the same tags. Of those that log one step alone the times tell nothing: they may
-    be the parts of a checkpoint, which are logged one after the other.
-
-    Raises
-    ------
-    ArgumentError
-        One ended before another began, or, without `allow_missing`, most tags of two are not in both.
+    Ranks log at the same time, and mostly the same tags (not checked with `allow_missing`). The times of ranks that log
+    only one step prove nothing: they may be the parts of a checkpoint, which are logged one after the other.
     """
     if all(_NUMBERED.fullmatch(rank.name) for rank in ranks):
         return
@@ -214,26 +181,7 @@ def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> No
 
 
 def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[list[ReadHistogram]]:
-    """Give what the ranks have for each tag and step, in the order of the first rank's files.
-
-    Parameters
-    ----------
-    ranks : list of Rank
-    index : Index
-        Of the same files.
-    chosen : set of (str, int)
-        The tags and steps to be given.
-
-    Yields
-    ------
-    list of ReadHistogram
-        One for each rank that has this tag and step, in their order.
-
-    Raises
-    ------
-    ArgumentError
-        A file has become shorter meanwhile.
-    """
+    """Yield each rank's histogram of every chosen tag and step, in the order of the first rank's files."""
     again = index.again.copy()
     waiting: dict[Key, dict[int, ReadHistogram]] = {}
 
@@ -279,24 +227,11 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 
 
 def added(parts: list[Histogram]) -> Histogram:
-    """Add up histograms from files, of disjoint values.
+    """Add up histograms from files, of disjoint values and without an outline; BucketsError if counts are not whole.
 
-    Parameters
-    ----------
-    parts : list of Histogram
-        At least one, over any buckets, without an outline.
-
-    Returns
-    -------
-    Histogram
-        `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as far
-        as a file tells, the counts are exact. Else they have an outline, made of the parts' buckets, inside which values
-        are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
-
-    Raises
-    ------
-    BucketsError
-        The counts of one are not whole.
+    `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as
+    far as a file tells, the counts are exact. Else the sum has an outline, made of the parts' buckets, inside which
+    values are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
     """
     if any(part.counts.dtype.kind == "f" for part in parts):
         msg = "counts that are not whole numbers, or beyond 2**53, cannot be added. Accepted: whole counts."

@@ -61,21 +61,11 @@ _TINY = 2.0**-24 * 1.001 * np.array([-1.0, 1.0])
 
 @dataclass(frozen=True)
 class Role:
-    """What a tag is.
-
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`, or "" if its name does not tell.
-    name : str
-        Of the parameter or module, without the kind: the same for a weight, its gradient and its update.
-    layer : str
-        The module that a parameter belongs to; of an activation its own.
-    """
+    """What a tag is: its kind, one of `KINDS` or "" if unknown, and the name and layer that it belongs to."""
 
     kind: str
-    name: str
-    layer: str
+    name: str  # of the parameter or module, without the kind: the same for a weight, its gradient and its update
+    layer: str  # the module of a parameter; an activation's own
 
     @functools.cached_property
     def is_bias(self) -> bool:
@@ -89,21 +79,8 @@ class Role:
 
 
 def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
-    """Tell what a tag is from its name.
+    """Tell what a tag is from its name; `kinds` maps regular expressions to kinds, and the first that matches counts.
 
-    Parameters
-    ----------
-    tag : str
-    kinds : mapping of str to str, optional
-        Regular expressions, searched for in the tag, and the kind of those that match; the first one counts.
-
-    Raises
-    ------
-    ArgumentError
-        One of `kinds` is no regular expression, or its value none of `KINDS`.
-
-    Examples
-    --------
     >>> role("gradients/fc1.weight")
     Role(kind='gradient', name='fc1.weight', layer='fc1')
     >>> role("fc1.weight.grad")
@@ -259,12 +236,7 @@ class Reading:
 
 
 class Readings:
-    """The readings of a run, in the order of its tags.
-
-    Parameters
-    ----------
-    readings : sequence of Reading
-    """
+    """The readings of a run, in the order of its tags."""
 
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.all = readings

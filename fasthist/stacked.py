@@ -41,19 +41,8 @@ _NUMBERS = len(_INTEGERS) + 6 + 2 * len(_SUMS)
 class Stacked:
     """The histograms of one step as arrays that any engine can reduce.
 
-    Parameters
-    ----------
-    histograms : dict of str to Histogram
-
-    Raises
-    ------
-    ArgumentError
-        It is no such dict, or counts are not whole.
-
-    Notes
-    -----
-    If all ranks' `described` are equal, take the minimum of their `bounds`, give it to `agree`, take the sum of their
-    `sums`, and give that to `received`.
+    If all ranks' `described` are equal, take the minimum of their `bounds`, pass it to `agree`, take the sum of their
+    `sums`, and pass that to `received`. ArgumentError if the histograms are no dict, or counts are not whole.
     """
 
     def __init__(self, histograms: Any) -> None:
@@ -126,10 +115,10 @@ class Stacked:
         return self._described
 
     def bounds(self) -> NDArray[np.float64]:
-        """Give what the ranks take the minimum of: float64[tensors, 13].
+        """Return what the ranks take the minimum of: float64[tensors, 13].
 
-        The smallest value, the largest, both sums, `num`, and of each segment the first and last count that is not zero;
-        what the largest is wanted of is negative. Infinities stand for none; and for unknown, where they are not the sum itself.
+        The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count. Maxima
+        are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", unless a sum itself is infinite.
         """
         values = self._floats
         num, below, above = self._integers[:, :3].T

@@ -207,18 +207,7 @@ class Series(Sequence[Histogram]):
         return found.reshape(len(self), len(shares))
 
     def forms(self, places: NDArray[np.int64]) -> list[Form]:
-        """Read histograms as they stand in the file, for who goes through very many: see `fasthist.events.restoring.join`.
-
-        Parameters
-        ----------
-        places : int64[k]
-            In `steps`.
-
-        Raises
-        ------
-        EventFileError, OSError
-            A file has changed, or cannot be read.
-        """
+        """Read histograms as they stand in the file, at places in `steps`: see `fasthist.events.restoring.join`."""
         return self._index.forms(self._table[places])
 
     def plot(
