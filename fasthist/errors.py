@@ -7,6 +7,9 @@ the value, what is accepted, and what to do next.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 
 class FasthistError(Exception):
     """Base of every error that fasthist raises on purpose."""
@@ -73,3 +76,19 @@ class MissingPackageError(FasthistError, ImportError):
         return cls(
             f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'"
         )
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Quote the first few names, and say how many more there are."""
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
+    return ", ".join(quoted[:most]) + more
+
+
+def compiled(pattern: str | re.Pattern[str], argument: str) -> re.Pattern[str]:
+    """Compile a regular expression, or raise ArgumentError that names the argument with its value."""
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        msg = f"{argument} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
+        raise ArgumentError(msg) from error

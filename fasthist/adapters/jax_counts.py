@@ -173,7 +173,7 @@ def to_histogram(found: Counts) -> Histogram:
 
 
 def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
-    """Give the format that holds the values, and of each its key, whether it is finite, it or 0, and its slot."""
+    """Return the format and, for each element, its sort key, finite flag, value (0 if not finite) and slot."""
     dtype, u = _patterns(x)
     row = FORMATS[dtype]
     of_its_width = u.dtype.type
@@ -188,7 +188,7 @@ def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
 
 
 def _patterns(x: Any) -> tuple[str, Any]:
-    """Give the patterns of the numbers as float32 or float64, which hold each exactly."""
+    """Return the bit patterns as float32 or float64, which hold each number exactly."""
     name = str(x.dtype)
     if name not in FORMATS:
         msg = f"an array of {name} cannot be counted. Accepted: {', '.join(FORMATS)}."
@@ -209,7 +209,7 @@ def _number(key: int, dtype: str) -> float:
 
 @functools.cache
 def _cuts(dtype: str) -> NDArray[np.integer]:
-    """Give the smallest integer, and each at which an answer changes, in order."""
+    """Return the smallest integer, and each at which an answer changes, sorted."""
     limits = np.iinfo(dtype)
     # Buckets hold their left edge on both sides of 0; the others go by the magnitude.
     edges = [math.ceil(edge) for edge in tensorflow_buckets().edges.tolist()]
@@ -221,7 +221,7 @@ def _cuts(dtype: str) -> NDArray[np.integer]:
 
 @functools.cache
 def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
-    """Give the slots of float64 in which the integers from each cut to the next belong."""
+    """Return the float64 slots of the integers from each cut to the next."""
     cuts = _cuts(dtype).tolist()
     # Rounded up, since the integers are those above a cut; no answer changes between neighbouring doubles.
     u = np.array([-as_float(-cut, down=True) for cut in cuts]).view(np.uint64)
@@ -235,7 +235,7 @@ def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
 
 
 def _exponent(low: Any, high: Any, dtype: str) -> Any:
-    """Give the exponent of the largest magnitude, at most that of which the reciprocal is not subnormal."""
+    """Return the exponent of the largest magnitude, limited so that the reciprocal is not subnormal."""
     row = FORMATS[dtype]
     bias = (1 << (row.bits - 2 - row.mantissa)) - 1
     largest = jnp.maximum(jnp.maximum(high, ~low), 0)  # the key of -x is ~x

@@ -125,7 +125,7 @@ class _Processes:
 
 @functools.cache
 def _compiled(reduce: Callable[[Any], Any], mesh: Any) -> Any:
-    """Compile what gives its answer to every device."""
+    """Compile a reduction whose result every device gets."""
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(reduce, out_shardings=everywhere)
 
@@ -135,7 +135,7 @@ def _sum(rows: Any) -> Any:
 
 
 def _least(rows: Any) -> Any:
-    """Give the least of numbers that are pairs of words, the lower one first."""
+    """Return the minimum of numbers that are pairs of words, the lower one first."""
     low, high = rows[:, 0::2], rows[:, 1::2]
     least = high.min(axis=0)
     low = jnp.where(high == least, low, jnp.uint32(0xFFFFFFFF)).min(axis=0)
@@ -143,6 +143,6 @@ def _least(rows: Any) -> Any:
 
 
 def _rounded_up(size: int) -> int:
-    """Give one of few sizes that is no smaller: eight from one power of two to the next."""
+    """Round up to one of few sizes: eight from one power of two to the next."""
     unit = 1 << max(size.bit_length() - 4, 0)
     return -(-size // unit) * unit

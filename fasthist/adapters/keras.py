@@ -222,7 +222,7 @@ class HistogramCallback(Callback):
         self._close()
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        """Hand an event on to what writes the scalars, unless somebody else does."""
+        """Pass an event on to what writes the scalars, unless another callback does."""
         if self._tensorboard is None or self._beside is not None:
             return
         if event != "on_epoch_end":
@@ -275,7 +275,7 @@ class HistogramCallback(Callback):
         self._writer.add_histograms(countable(dict(self._found()), self._warned), step)
 
     def _found(self) -> Iterator[tuple[str, Any]]:
-        """Give what is to be logged, each with its tag."""
+        """Yield what to log, each with its tag."""
         model, batch, chosen = self.model, self._batch or (), self._selection
         weights = dict(zip(map(id, model.weights), _paths(model.weights), strict=True))
         if "weights" in self._kinds:
@@ -328,7 +328,7 @@ class _Summary:
 
     @contextlib.contextmanager
     def writing_to(self, writer: SummaryWriter) -> Iterator[None]:
-        """Make a writer the one that scalars go to."""
+        """Let scalars go to a writer."""
         self._writers.append(writer)
         try:
             yield
@@ -355,19 +355,19 @@ class _Summary:
 
 
 class _FileWriter(SummaryWriter):
-    """Have the one method more that Keras calls."""
+    """A writer with the one further method that Keras calls."""
 
     summary: _Summary
 
     def as_default(self, step: Any = None) -> contextlib.AbstractContextManager[None]:
-        """Make this the writer that scalars go to, with steps of their own."""
+        """Let scalars, with steps of their own, go to this writer."""
         del step
         return self.summary.writing_to(self)
 
 
 @contextlib.contextmanager
 def _without_a_trace() -> Iterator[None]:
-    """Put global random states back, which layers of a user's own may draw from."""
+    """Restore global random states, which a user's layers may draw from."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - not drawn from
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "torch":
@@ -449,7 +449,7 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _kept(layer: Any, outputs: list[Any]) -> Iterator[None]:
-    """Keep what a layer gives: an attribute of its own hides its method `call` until the block is left."""
+    """Keep what a layer returns: until the block is left, an attribute hides its method `call`."""
     call, attributes = layer.call, vars(layer)
     had_its_own = "call" in attributes
 

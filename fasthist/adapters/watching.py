@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from fasthist.errors import ArgumentError, FasthistError
+from fasthist.errors import ArgumentError, FasthistError, compiled
 
 KINDS = ("weights", "gradients", "updates", "activations")
 """Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
@@ -98,23 +98,13 @@ class Selection:
     """
 
     def __init__(self, include: Pattern = None, exclude: Pattern = None) -> None:
-        self._include = _compiled("include", include)
-        self._exclude = _compiled("exclude", exclude)
+        self._include = compiled("" if include is None else include, f"{include=}")
+        self._exclude = None if exclude is None else compiled(exclude, f"{exclude=}")
 
     def __contains__(self, tag: str) -> bool:
-        if self._include is not None and not self._include.search(tag):
+        if not self._include.search(tag):
             return False
         return self._exclude is None or not self._exclude.search(tag)
-
-
-def _compiled(name: str, pattern: Pattern) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except (re.error, TypeError) as error:
-        msg = f"{name}={pattern!r} is no regular expression: {error}."
-        raise ArgumentError(msg) from error
 
 
 class Schedule:
@@ -136,7 +126,7 @@ class Schedule:
         self._logged = -1
 
     def advance(self, step: int | None = None) -> int:
-        """Take note that a step is done, and give its number: `step`, or one more than the last one's."""
+        """Note that a step is done, and return its number: `step`, or one more than the last."""
         step = self.step + 1 if step is None else int(step)
         stride = max(step - self.step, 1) if self.step >= 0 else 1
         if self.due:
