@@ -1,7 +1,7 @@
-"""The histograms of one step added up over ranks, whatever engine carries the numbers, or told apart on every rank.
+"""Sum the histograms of one step over ranks, on any engine, or raise the same mismatch error on all.
 
-Nothing is sent of which not every rank has the same: before anything else the ranks compare a digest of what they are about
-to add up. If one of them has something else, or nothing, all of them raise what differs.
+Before anything else the ranks compare a digest of what they are about to add up. If one of them has something else,
+or nothing, all of them raise what differs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, listed
 from fasthist.stacked import Histograms, Stacked
 
 _NAMED = 3
@@ -25,23 +25,23 @@ Description = dict[str, Any]
 
 
 class Engine(Protocol):
-    """What carries numbers between ranks; each method is called on all of them, and is one collective."""
+    """What carries numbers between ranks; each method is one collective, called on all of them."""
 
     rank: int
     first: int  # the rank with which the others are compared, as errors name it
     size: int  # how many ranks there are
 
     def least(self, numbers: Any) -> Any:
-        """Give the minimum over the ranks of each number: of float64[n], or of int64[n]."""
+        """Return the minimum over the ranks of each number: of float64[n], or of int64[n]."""
 
     def add(self, numbers: NDArray[np.int64]) -> Callable[[], NDArray[np.int64] | None]:
-        """Begin to add up int64[n]; give what waits for the sums, or None on a rank that does not get them."""
+        """Begin to add up int64[n]; return what waits for the sums, or for None on a rank that does not get them."""
 
     def spread(self, text: str) -> str:
-        """Give the first rank's text."""
+        """Return the first rank's text."""
 
     def gather(self, text: str) -> list[str]:
-        """Give the texts of all ranks."""
+        """Return the texts of all ranks."""
 
 
 class Reduction:
@@ -105,7 +105,7 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
 
 
 def _differences(engine: Engine, mine: Description, theirs: Description) -> list[str]:
-    """Say how this rank's description differs from the first rank's."""
+    """Describe how this rank's description differs from the first rank's."""
     rank, first = engine.rank, engine.first
     found = [
         f"rank {rank} has {key} {mine[key]}, rank {first} {theirs[key]}"
@@ -116,17 +116,12 @@ def _differences(engine: Engine, mine: Description, theirs: Description) -> list
     lacking = [tag for tag in there if tag not in here]
     more = [tag for tag in here if tag not in there]
     if lacking:
-        found.append(f"rank {rank} lacks {_listed(lacking)}, which rank {first} has")
+        found.append(f"rank {rank} lacks {listed(lacking)}, which rank {first} has")
     if more:
-        found.append(f"rank {rank} has {_listed(more)}, which rank {first} lacks")
+        found.append(f"rank {rank} has {listed(more)}, which rank {first} lacks")
     others = [tag for tag in here if tag in there and here[tag] != there[tag]]
     found += [
         f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
         for tag in others[:_NAMED]
     ]
     return found
-
-
-def _listed(tags: list[str]) -> str:
-    more = f" and {len(tags) - _NAMED} more" if len(tags) > _NAMED else ""
-    return ", ".join(map(repr, tags[:_NAMED])) + more

@@ -51,7 +51,7 @@ class Network:
         self._velocities = {name: np.zeros_like(it) for name, it in self.parameters.items()}
 
     def forward(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Give the output float32[n, width] of every layer; that of the last is log-probabilities."""
+        """Return the output float32[n, width] of every layer; the last holds log-probabilities."""
         layer2output: dict[str, NDArray[np.float32]] = {}
         signal = images
         for layer in LAYERS:
@@ -70,7 +70,7 @@ class Network:
         digits: NDArray[np.int64],
         layer2output: dict[str, NDArray[np.float32]],
     ) -> dict[str, NDArray[np.float32]]:
-        """Give the gradient of the mean cross-entropy for every parameter, under the same names."""
+        """Return the gradient of the mean cross-entropy for every parameter, under the same names."""
         gradients: dict[str, NDArray[np.float32]] = {}
         error: Any = np.exp(layer2output[LAYERS[-1]])
         error[np.arange(len(digits)), digits] -= 1
@@ -175,7 +175,7 @@ def train(
 
 
 def _score(network: Network, data: Data) -> dict[str, float]:
-    """Give loss (cross-entropy in nats) and accuracy on both parts of the data."""
+    """Return loss (cross-entropy in nats) and accuracy on both parts of the data."""
     tag2scalar = {}
     for part, (images, digits) in (("train", data.train), ("test", data.test)):
         chances = network.forward(images)[LAYERS[-1]]
@@ -202,7 +202,7 @@ def train_all(log_dir: str, epochs: int, seed: int, on_epoch: Callable[[], None]
 
 
 def describe(runs: list[Run]) -> str:
-    """Say what was written, how it went and how to look at it, in a few lines."""
+    """Summarise what was written, how it went and how to look at it."""
     lines = []
     for run in runs:
         first, last = run.gradient_stds[0], run.gradient_stds[-1]

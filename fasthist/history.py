@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, listed
 from fasthist.events.finding import event_files, run_files
 from fasthist.events.index import RunIndex
 from fasthist.events.stored import check_exists, is_dir, join, names_in, size_of
@@ -55,7 +55,7 @@ class History(Mapping[str, Series]):
         self._series: dict[str, Series] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what is pickled: without the series, which would bring their tables once more."""
+        """Return what to pickle: without the series, which would bring their tables once more."""
         return vars(self) | {"_series": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -94,10 +94,10 @@ class History(Mapping[str, Series]):
         """
         found = find_runs(path, skip_corrupt=skip_corrupt)
         if run is None and len(found) > 1:
-            msg = f"{os.fspath(path)} holds {len(found)} runs: {_names(found)}. Accepted: one. Hint: name it with run=."
+            msg = f"{os.fspath(path)} holds {len(found)} runs: {listed(found, 8)}. Accepted: one. Hint: name it with run=."
             raise ArgumentError(msg)
         if run is not None and run not in found:
-            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {_names(found)}."
+            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(found, 8)}."
             raise ArgumentError(msg)
         history = next(iter(found.values())) if run is None else found[run]
         history.refresh()
@@ -247,9 +247,3 @@ def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> di
         msg = f"{name} holds no event files, nor does any directory in it. Accepted: a directory of TensorBoard's."
         raise ArgumentError(msg)
     return found
-
-
-def _names(runs: Mapping[str, object], most: int = 8) -> str:
-    names = [repr(name) for name in runs]
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

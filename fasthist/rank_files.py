@@ -104,7 +104,7 @@ def _suffix(name: str) -> str:
 
 
 def _natural(name: str) -> list[str | int]:
-    """Give what sorts rank10 behind rank9."""
+    """Return a sort key that puts rank10 behind rank9."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -121,7 +121,7 @@ def lost_ranks(ranks: list[Rank]) -> list[str]:
 
 
 def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
-    """Read all files for what they hold; `advance` gets the bytes of each file. ArgumentError if no histogram is there."""
+    """Read all files for what they hold, reporting the bytes of each; ArgumentError if there is no histogram."""
     index = Index()
     for number, rank in enumerate(ranks):
         for path in rank.paths:
@@ -290,7 +290,7 @@ def _outline(part: Histogram) -> Part:
 
 
 def incomplete(ranks: list[Rank], index: Index) -> list[str]:
-    """Say which tags and steps some ranks lack, in a line for each tag and set of ranks."""
+    """Describe which tags and steps some ranks lack, in a line for each tag and set of ranks."""
     everyone = (1 << len(ranks)) - 1
     found: dict[tuple[int, str], list[int]] = {}
     for (tag, step), holders in index.holders.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled
 from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.tag_series import Series
@@ -102,16 +102,12 @@ def _checked(kinds: Mapping[str, str] | None) -> list[tuple[re.Pattern[str], str
         if kind not in KINDS:
             msg = f"kind {kind!r} of {pattern!r} is not known. Accepted: {', '.join(KINDS)}."
             raise ArgumentError(msg)
-        try:
-            found.append((re.compile(pattern), kind))
-        except re.error as error:
-            msg = f"{pattern!r} is no regular expression: {error}."
-            raise ArgumentError(msg) from error
+        found.append((compiled(pattern, repr(pattern)), kind))
     return found
 
 
 def _from_name(tag: str) -> tuple[str, str]:
-    """Give the kind, and the tag without it."""
+    """Return the kind, and the tag without it."""
     for kind, pattern in _FIRST.items():
         if (found := pattern.match(tag)) is not None:
             return kind, tag[found.end() :]
@@ -254,15 +250,15 @@ class Readings:
         self.steps, self._gradient = _largest(self.kind("gradient"))
 
     def kind(self, kind: str) -> list[Reading]:
-        """Give those of a kind that have a step of finite values."""
+        """Return those of a kind that have a step of finite values."""
         return [one for one in self.all if one.role.kind == kind and one.steps.size]
 
     def matrices(self, kind: str) -> list[Reading]:
-        """Give those of a kind that belong to weight matrices."""
+        """Return those of a kind that belong to weight matrices."""
         return [one for one in self.kind(kind) if self._is_matrix(one)]
 
     def named(self, kind: str, name: str) -> Reading | None:
-        """Give the one of a parameter, if it is there and has a step of finite values."""
+        """Return the one of a parameter, if it has a step of finite values."""
         found = self._named.get((kind, name))
         return found if found is not None and found.steps.size else None
 
@@ -272,7 +268,7 @@ class Readings:
         return float(self._gradient[0]) if self._gradient.size else 0.0
 
     def unsettled(self, steps: Steps) -> Mask:
-        """Say at which steps something is still learned: not every gradient is down to a thousandth of the first."""
+        """Mark the steps at which some gradient is still above a thousandth of the first."""
         now = self._gradient[np.searchsorted(self.steps, steps)]
         return now >= 1e-3 * self.first_gradient
 
@@ -282,7 +278,7 @@ class Readings:
 
 
 def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
-    """Give how many weights there are to each bias beside them, of those of its layer."""
+    """Return how many weights there are to each bias of the same layer."""
     name = weight.role.name.removeprefix(weight.role.layer)
     beside = {name.replace(word, "bias") for word in ("weight", "kernel", "scale")}
     beside.add(name.replace("gamma", "beta"))
@@ -293,7 +289,7 @@ def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
 
 
 def _largest(readings: Sequence[Reading]) -> tuple[Steps, Floats]:
-    """Give the steps of any of the readings, and the largest norm at each."""
+    """Return the steps of any of the readings, and the largest norm at each."""
     steps = np.unique(np.concatenate([one.steps for one in readings] or [np.empty(0, np.int64)]))
     found = np.zeros(steps.size)
     for one in readings:
@@ -342,7 +338,7 @@ def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
 
 
 def _at_end(found: Floats, edges: Floats, reached: Floats) -> Floats:
-    """Give the shares near the first edge; where its row is too wide for that, what it holds more than the next one."""
+    """Return the shares near the first edge; if the end bin is too wide for that, its excess over its neighbour."""
     if edges.size < 3 or edges[1] - edges[0] <= NEAR[0]:
         return found
     return np.full(NEAR.size, max(2 * reached[1] - reached[0] - reached[2], 0.0))

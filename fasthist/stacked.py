@@ -92,7 +92,7 @@ class Stacked:
         self._find_counts()
 
     def _find_counts(self) -> None:
-        """Find out where the counts lie, and which are the buckets of the extremes."""
+        """Find where the counts lie, and the buckets of the extremes."""
         n = len(self._counts)
         self._addresses = np.fromiter(map(packing.address, self._counts), np.int64, n)
         for i in np.flatnonzero(self._addresses == 0).tolist():
@@ -111,14 +111,14 @@ class Stacked:
             raise ArgumentError(msg)
 
     def described(self) -> dict[str, str]:
-        """Say what has to be the same on every rank, by tag."""
+        """Describe what must be the same on every rank, by tag."""
         return self._described
 
     def bounds(self) -> NDArray[np.float64]:
         """Return what the ranks take the minimum of: float64[tensors, 13].
 
         The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count. Maxima
-        are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", unless a sum itself is infinite.
+        are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", or is an infinite sum.
         """
         values = self._floats
         num, below, above = self._integers[:, :3].T
@@ -135,7 +135,7 @@ class Stacked:
         return np.hstack((ends, -num[:, None], spans.reshape(-1, 2 * packing.SEGMENTS)))
 
     def agree(self, bounds: NDArray[np.float64], ranks: int) -> None:
-        """Take note of the minimum of so many ranks' bounds."""
+        """Set the minimum of the bounds of so many ranks."""
         self._extremes = bounds[:, :2]
         self._sum_bounds = bounds[:, 2:6].reshape(-1, 2, 2)
         spans = bounds[:, 7:].reshape(-1, packing.SEGMENTS, 2)
@@ -153,7 +153,7 @@ class Stacked:
         self._units = np.frexp(np.where(self._finite, largest, 0.0))[1] - _LIMB
 
     def sums(self) -> NDArray[np.int64]:
-        """Give what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
+        """Return what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
         n = len(self._parts)
         sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
         narrow, wide, rest = self._divided(sums)
@@ -169,7 +169,7 @@ class Stacked:
         return sums
 
     def received(self, sums: NDArray[np.int64]) -> Histograms:
-        """Give the histograms that the sums over all ranks tell, each made when it is first read."""
+        """Return the histograms of the sums over all ranks, each made when it is first read."""
         *counts, rest = self._divided(sums)
 
         def find(i: int) -> Histogram:
@@ -179,7 +179,7 @@ class Stacked:
         return found if self._order == self._tags else {tag: found[tag] for tag in self._order}
 
     def _divided(self, sums: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """Give views of its parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
+        """Return views of the parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
         narrow, wide, rest = np.split(sums, (self._pairs, self._pairs + self._wide))
         return narrow.view(np.uint32), wide.view(np.uint64), rest.reshape(-1, _NUMBERS)
 
@@ -211,7 +211,7 @@ _NO_LOSSES = np.zeros((3, 2), np.uint64)
 
 
 def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Add up, for each number, all that come before it."""
+    """Return, for each number, the sum of all before it."""
     before: NDArray[np.int64] = np.cumsum(sizes).reshape(sizes.shape) - sizes
     return before
 
@@ -225,7 +225,7 @@ def _described(buckets: Buckets, missing: str) -> str:
 
 
 def _total(low: float, high: float, upper: int, lower: int, unit: Any) -> float | None:
-    """Give the sum of the ranks' sums, rounded once; None where some are unknown, or infinite with either sign."""
+    """Return the sum of the ranks' sums, rounded once; None if some are unknown, or infinite with either sign."""
     if low == high == -math.inf:
         return None
     if -math.inf in (low, high):

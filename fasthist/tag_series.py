@@ -45,7 +45,7 @@ class Series(Sequence[Histogram]):
         self._index = index
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what is pickled: without the other tags of the run."""
+        """Return what to pickle: without the other tags of the run."""
         return {"tag": self.tag, "_index": self._index.only((self.tag,))}
 
     @property
@@ -75,7 +75,7 @@ class Series(Sequence[Histogram]):
         return f"Series({self.tag!r}, {steps.size} steps{reach})"
 
     def at(self, step: int) -> Histogram:
-        """Give the histogram of a step.
+        """Return the histogram of a step.
 
         Raises
         ------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from fasthist.commands.terminal import few
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled
 from fasthist.history import History, find_runs
 
 
@@ -76,12 +75,9 @@ def matching(tags: list[str], pattern: str | None) -> list[str]:
     """Return the tags in which a regular expression is found; ArgumentError if it is invalid or found in none."""
     if pattern is None:
         return tags
-    try:
-        found = [tag for tag in tags if re.search(pattern, tag)]
-    except re.error as error:
-        msg = f"--tag={pattern!r} is no regular expression: {error}."
-        raise ArgumentError(msg) from error
-    if not found:
+    expression = compiled(pattern, f"--tag={pattern!r}")
+    chosen = [tag for tag in tags if expression.search(tag)]
+    if not chosen:
         msg = f"--tag={pattern!r} is found in none of {len(tags)} tags. There are: {few(tags, 5)}."
         raise ArgumentError(msg)
-    return found
+    return chosen

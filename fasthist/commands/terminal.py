@@ -28,7 +28,7 @@ _LEAST_ROOM = 8
 
 
 def print_anything() -> None:
-    """Let stdout and stderr print any text in any encoding, plainer or escaped where there is no other way."""
+    """Let stdout and stderr print any text in any encoding, plainer or escaped if it has to be."""
     codecs.register_error("fasthist", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -79,7 +79,7 @@ class Column(NamedTuple):
 
 
 def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[Any]) -> Table:
-    """Lay lines out; on a terminal, in as many columns as it has room for, of which "tag" is always one."""
+    """Lay lines out in columns; on a terminal, in as many as it has room for, always with "tag"."""
     from rich.table import Table
     from rich.text import Text
 

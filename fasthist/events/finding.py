@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """Tells that the run began anew at a step: what it had written from there on is void."""
+    """A note that the run began anew at a step: what it had written from there on is void."""
 
     tags: frozenset[str] | None  # void for these alone; None for all
     stays: frozenset[str]  # tags whose rows stay: see `RunFiles`

@@ -107,7 +107,7 @@ class RemoteFile:
         return self._spool.usable
 
     def check(self) -> None:
-        """Look whether the spool is as it was."""
+        """Check that the spool is unchanged."""
         self._spool.check()
 
     def append(self, records: Sequence[bytes]) -> int:
@@ -115,7 +115,7 @@ class RemoteFile:
         return self._spool.append(records)
 
     def publish(self, *, fsync: bool) -> None:
-        """Send the whole file, in some attempts; OSError if all fail. What is sent is as durable as it gets there."""
+        """Send the whole file, in a few attempts; OSError if all fail. It is as durable as the store makes it."""
         del fsync
         if self._sent == self.size:
             return
@@ -148,7 +148,7 @@ class RemoteFile:
 
 @contextlib.contextmanager
 def as_os_error(url: str) -> Iterator[None]:
-    """Turn what fsspec's packages raise, each its own errors, into an OSError that names the place."""
+    """Turn what fsspec's packages raise into an OSError that names the place."""
     try:
         yield
     except (FileNotFoundError, FasthistError):

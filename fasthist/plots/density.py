@@ -137,7 +137,7 @@ def _cells(
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
-    """Give the ends of a logarithmic colour scale: of the filled cells, all but the palest 2 % and brightest 0.5 %."""
+    """Return the ends of a logarithmic colour scale: of the filled cells, all but the palest 2 % and brightest 0.5 %."""
     known = density[np.isfinite(density)]
     if not known.size:
         return 0.1, 1.0
@@ -156,7 +156,7 @@ class Heights:
     label: str
 
     def scaled(self, one: Density) -> Floats:
-        """Give the heights to be drawn."""
+        """Return the heights to draw."""
         return one.heights / one.peak if self.own and one.peak else one.heights
 
 
@@ -180,5 +180,5 @@ def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
 
 
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
-    """Give the share between each two borders."""
+    """Return the share between each two borders."""
     return np.diff(_up_to(edges, shares, borders))

@@ -192,7 +192,7 @@ def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
 
 
 def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
-    """Give matplotlib's axis the ends, the scale, the ticks and the label."""
+    """Set the ends, the scale, the ticks and the label of matplotlib's axis."""
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if shown.threshold is None:
         set_scale("linear")

@@ -138,7 +138,7 @@ def _set_titles(ax: Any, panel: Panel, colours: Theme, width: float, *, small: b
 
 
 def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
-    """Give axes of our own figures the colours of the theme; a caller's are left as they are."""
+    """Set the theme's colours on axes of our own figures."""
     size = 8 if small else 10
     for one in ax.figure.axes if ax.figure.axes[-1] is not ax else [ax]:
         one.tick_params(colors=colours.faint, labelcolor=colours.ink, labelsize=size - 0.5)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled, listed
 from fasthist.hist import Histogram
 from fasthist.plots.axis import check_scale
 from fasthist.plots.pictures import SeriesLike
@@ -107,14 +106,10 @@ def _tags(runs: Runs, tag: str | None) -> list[str]:
         names = ", ".join(runs) or "nothing"
         msg = f"there are no histograms in {names}. Accepted: runs with histograms. Hint: scalars are not drawn."
         raise ArgumentError(msg)
-    try:
-        tags = [name for name in every if re.search(tag or "", name)]
-    except re.error as error:
-        msg = f"tag {tag!r} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
-        raise ArgumentError(msg) from error
+    pattern = compiled(tag or "", f"tag {tag!r}")
+    tags = [name for name in every if pattern.search(name)]
     if not tags:
-        shown = ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
-        msg = f"no tag contains {tag!r}. Accepted: a regular expression that finds one of {shown}."
+        msg = f"no tag contains {tag!r}. Accepted: a regular expression that finds one of {listed(every, 5)}."
         raise ArgumentError(msg)
     return tags
 

@@ -35,5 +35,5 @@ DARK = Theme(
 
 
 def theme(dark: bool) -> Theme:
-    """Give the colours for a dark or a light ground."""
+    """Return the colours for a dark or a light ground."""
     return DARK if dark else LIGHT
