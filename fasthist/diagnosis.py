@@ -75,8 +75,8 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     Returns
     -------
     Findings
-        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for a healthy
-        run. Notebooks show it as a table.
+        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for
+        a healthy run. Notebooks show it as a table.
 
     Raises
     ------
@@ -87,11 +87,11 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
 
     Notes
     -----
-    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is only
-    looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine enough,
-    or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell that there are some, by
-    extremes or edges that are not finite, and TensorFlow's rows not how many.
-    At most 48 histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
+    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is
+    only looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine
+    enough, or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell
+    that there are some, by extremes or edges that are not finite, and TensorFlow's rows not how many. At most 48
+    histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
 
     Examples
     --------

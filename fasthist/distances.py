@@ -69,7 +69,7 @@ def wasserstein(a: Histogram, b: Histogram) -> float | None:
 def distance_between(
     edges_a: Floats, counts_a: NDArray[np.generic], edges_b: Floats, counts_b: NDArray[np.generic]
 ) -> float:
-    """Return the Wasserstein-1 distance between values spread evenly between increasing edges; not all counts may be 0."""
+    """Return the Wasserstein-1 distance between values spread evenly between increasing edges; some must be counted."""
     exponent = max(_exponent(edges_a), _exponent(edges_b))
     if exponent:
         edges_a, edges_b = np.ldexp(edges_a, -exponent), np.ldexp(edges_b, -exponent)

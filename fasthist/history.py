@@ -31,9 +31,9 @@ class History(Mapping[str, Series]):
 
     Notes
     -----
-    Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote from
-    there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows written by
-    fasthist are left out with the rest, as on TensorBoard's page.
+    Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote
+    from there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows
+    written by fasthist are left out with the rest, as on TensorBoard's page.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """The event files that the ranks of a run wrote, each on its own: whose they are, what they hold, and its sum.
 
-A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice, in
-the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so for
-each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of what a rank
-has written twice, as after a restart, the last counts.
+A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice,
+in the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so
+for each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of
+what a rank has written twice, as after a restart, the last counts.
 """
 
 from __future__ import annotations

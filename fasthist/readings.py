@@ -127,20 +127,11 @@ def _last_part(name: str) -> tuple[str, str, str]:
 
 @dataclass
 class Reading:
-    """The numbers of one tag, at steps where every value is finite; those of other steps are in `bad_steps`.
+    """The numbers of one tag: float64[n] at the `steps` (int64[n]) where every value is finite.
 
-    Attributes
-    ----------
-    series : Series
-    role : Role
-    fan_in : float or None
-        Of a weight matrix: inputs of each unit. It is told by the bias beside it.
-    steps : int64[n]
-    num, min, max, mean, std, rms : float64[n]
-    bad_steps : int64[k]
-        Steps at which some value is NaN or infinite.
-    bad_counts, inf_counts : float64[k]
-        How many, and how many of them are infinite; of another library's file, those that it does not count there.
+    `bad_steps` are the others; `bad_counts` and `inf_counts` tell how many values are NaN or infinite there, and how
+    many infinite; of another library's file, those that it does not count. `fan_in`, the inputs of each unit of a
+    weight matrix, is told by the bias beside it.
     """
 
     series: Series

@@ -1,4 +1,4 @@
-"""The rules of `fasthist.diagnosis`: one function each, over the readings of a run. Thresholds are in ``rules.toml``."""
+"""The rules of `fasthist.diagnosis`, one function each over the readings of a run; thresholds: ``rules.toml``."""
 
 from __future__ import annotations
 

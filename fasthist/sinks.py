@@ -1,8 +1,8 @@
 """Where adapters send histograms: TensorBoard's files, or the tracker that a team already uses.
 
-A sink counts what it is given with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside each
-it logs the mean and the standard deviation, which the trackers' histograms lack, and how many values are NaN or infinite, if
-any are.
+A sink counts what it is given with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside
+each it logs the mean and the standard deviation, which the trackers' histograms lack, and how many values are NaN or
+infinite, if any are.
 """
 
 from __future__ import annotations
@@ -114,8 +114,9 @@ class WandbSink(_RowSink):
 
     Notes
     -----
-    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too. W&B
-    drops what is logged for a step before its last one: then the histograms go to the next row, with "global_step" beside.
+    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too.
+    W&B drops what is logged for a step before its last one: then the histograms go to the next row, with
+    "global_step" beside.
     """
 
     _method = "to_wandb"
@@ -248,8 +249,8 @@ class MlflowSink(_TrackerSink):
 
     Notes
     -----
-    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that MLflow
-    refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
+    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that
+    MLflow refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
     """
 
     def __init__(self, run_id: str | None = None, client: Any = None) -> None:
@@ -395,9 +396,9 @@ def as_sink(writer: Any) -> Sink | None:
     Parameters
     ----------
     writer : path, Sink, writer, run, tracker or logger
-        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a logger
-        of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as ``wandb`` stands
-        for the run that it has begun.
+        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a
+        logger of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as
+        ``wandb`` stands for the run that it has begun.
 
     Returns
     -------

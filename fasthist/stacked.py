@@ -117,8 +117,9 @@ class Stacked:
     def bounds(self) -> NDArray[np.float64]:
         """Return what the ranks take the minimum of: float64[tensors, 13].
 
-        The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count. Maxima
-        are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", or is an infinite sum.
+        The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count.
+        Maxima are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", or is an infinite
+        sum.
         """
         values = self._floats
         num, below, above = self._integers[:, :3].T

@@ -66,8 +66,8 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
     x : array[...]
         Of a real dtype that `fasthist.histogram` takes, as JAX holds it: without x64, what was float64 is float32.
     axis_name : str or tuple of str, optional
-        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no axis
-        over which `x` is replicated, or its elements are counted once for each replica.
+        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no
+        axis over which `x` is replicated, or its elements are counted once for each replica.
 
     Returns
     -------
@@ -84,17 +84,18 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
 
     Notes
     -----
-    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly: they come
-    from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a table, an addition
-    to a counter and some additions to sums. A CPU adds to counters one after the other, which takes tens of nanoseconds;
-    and each array takes tenths of a second more to compile. An array that is sharded by ``jit`` alone is counted once too;
-    where a mesh has explicit axes, use ``shard_map``, or ``jax.sharding.auto_axes(count, out_sharding=P())``.
+    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly:
+    they come from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a
+    table, an addition to a counter and some additions to sums. A CPU adds to counters one after the other, which
+    takes tens of nanoseconds; and each array takes tenths of a second more to compile. An array that is sharded by
+    ``jit`` alone is counted once too; where a mesh has explicit axes, use ``shard_map``, or
+    ``jax.sharding.auto_axes(count, out_sharding=P())``.
 
     Sums are pairs of float32, or float64 with x64, of which the second holds what the first lacks (Dekker 1971, "A
-    floating-point technique for extending the available precision"): for n float32 the error is at most ``n * 2**-45`` of
-    the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this, `axis_name` adds
-    ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes subnormal numbers for
-    zero what these add up to.
+    floating-point technique for extending the available precision"): for n float32 the error is at most
+    ``n * 2**-45`` of the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this,
+    `axis_name` adds ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes
+    subnormal numbers for zero what these add up to.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """`all_reduce`: the histograms of JAX's processes, added up by its own collectives.
 
-What is reduced is one array, of which each process has a row: ``jit`` makes all-reduces of that, which send and take as much
-memory however many processes there are; gathering the rows would not. Devices count in 32 bits, TPUs have nothing wider, so
-numbers of 64 are divided.
+What is reduced is one array, of which each process has a row: ``jit`` makes all-reduces of that, which send and take
+as much memory however many processes there are; gathering the rows would not. Devices count in 32 bits, TPUs have
+nothing wider, so numbers of 64 are divided.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def all_reduce(
     Raises
     ------
     ArgumentError
-        In every process, naming the difference: the tags, buckets or step are not the same everywhere, or the histograms of
-        one cannot be sent.
+        In every process, naming the difference: the tags, buckets or step are not the same everywhere, or the
+        histograms of one cannot be sent.
     jax.errors.JaxRuntimeError
         JAX's own, where a process is gone; or JAX ends this one too, as it is set to do by default.
 
     Notes
     -----
-    Outside of ``jit``, by all processes of ``jax.distributed.initialize``. Exact, as in `fasthist.distributed.all_reduce`,
-    which also tells what is sent: here twice the bytes of the counts, since sums of 16 bits are sent as 32, and up to an
-    eighth more, so that not every step has a new shape to compile.
+    Outside of ``jit``, by all processes of ``jax.distributed.initialize``. Exact, as in
+    `fasthist.distributed.all_reduce`, which also tells what is sent: here twice the bytes of the counts, since sums
+    of 16 bits are sent as 32, and up to an eighth more, so that not every step has a new shape to compile.
 
     Examples
     --------

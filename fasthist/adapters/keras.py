@@ -50,8 +50,9 @@ class HistogramCallback(Callback):
     log : str or iterable of str
         Some of "weights", "gradients", "optimizer" and "activations"; "all" is the first three.
     every : int, optional
-        Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the number of
-        batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before that one.
+        Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the
+        number of batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before
+        that one.
     batch : (x, y) or (x, y, sample_weight), optional
         What gradients and activations are computed on.
     include, exclude : str or re.Pattern, optional
@@ -59,14 +60,14 @@ class HistogramCallback(Callback):
     writer : path, SummaryWriter, Sink, run, tracker or logger, optional
         Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes.
     write_graph, write_images, write_steps_per_second, update_freq, profile_batch, embeddings_freq, embeddings_metadata
-        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the backend;
-        images and profiles need it installed.
+        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the
+        backend; images and profiles need it installed.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training begins,
-        a ``TensorBoard`` beside this callback writes histograms under the same tags.
+        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training
+        begins, a ``TensorBoard`` beside this callback writes histograms under the same tags.
     FasthistError
         While training: what the writer's ``add_histograms`` raises.
 
@@ -75,18 +76,19 @@ class HistogramCallback(Callback):
     Scalars are written by a ``keras.callbacks.TensorBoard`` within, into the same file as the histograms. Beside a
     ``TensorBoard`` in the same `log_dir`, that one writes the scalars, and the histograms go into its file.
 
-    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>`` of
-    what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end, and so on.
+    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>``
+    of what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end,
+    and so on.
 
     Gradients are those of the loss of `batch` after the step, without dropout and with the averages that batch
     normalisation has so far: the same rule on every backend, whose own gradients nobody gets to see. They hold what
-    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and backward
-    pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both are stateless:
-    training goes on as if nothing had been logged, to the bit.
+    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and
+    backward pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both
+    are stateless: training goes on as if nothing had been logged, to the bit.
 
-    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is called
-    several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those that run
-    within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
+    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is
+    called several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those
+    that run within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
 
     Weights and optimizer state are read where they lie; activations and gradients are held until they are counted.
     TensorFlow's gradient of an embedding is made dense, as large as its table: so all backends count the same zeros.

@@ -41,9 +41,9 @@ class HistogramCallback(TrainerHistograms, Callback):
 
     Notes
     -----
-    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is logged when the optimizer has made it, with
-    the gradients that it used. With manual optimization, gradients that the module has set to zero by the end of
-    ``training_step`` cannot be seen.
+    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is
+    logged when the optimizer has made it, with the gradients that it used. With manual optimization, gradients that
+    the module has set to zero by the end of ``training_step`` cannot be seen.
 
     Examples
     --------

@@ -51,8 +51,8 @@ def watch(
     Parameters
     ----------
     model : torch.nn.Module, or mapping or sequence of them
-        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several, each has
-        its key or position before its names. None of them is kept alive.
+        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several,
+        each has its key or position before its names. None of them is kept alive.
     writer : path, SummaryWriter, Sink, run, tracker, logger or None
         Whatever `fasthist.sinks.as_sink` takes. It stays open; of a path, ``close()`` closes the files. None, with
         `distributed`, on the ranks that do not write.
@@ -65,8 +65,8 @@ def watch(
     optimizer : torch.optim.Optimizer, optional
         Count its steps, and log right after each that is due. Without it, call ``step()`` of what is returned.
     distributed : bool or torch.distributed.ProcessGroup
-        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the same
-        arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
+        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the
+        same arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
     prefix : str
         Put before all names: ``weights/<prefix>/<name>``.
 
@@ -78,8 +78,9 @@ def watch(
     Raises
     ------
     ArgumentError
-        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or a
-        watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process group, or a model of FSDP1 keeps copies of its shards.
+        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or
+        a watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process
+        group, or a model of FSDP1 keeps copies of its shards.
 
     Notes
     -----
@@ -94,20 +95,20 @@ def watch(
       up over the forward passes of the step. Hooks are there only during steps that are logged; what checkpointing
       computes again is not counted twice.
 
-    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it holds. A
-    tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become another one, or has
-    another shape or device, its update is left out once.
+    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it
+    holds. A tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become
+    another one, or has another shape or device, its update is left out once.
 
     Hooks are invisible to what copies, saves, exports, traces or transforms the model, and count nothing within it. A
     model that is compiled later is noticed by a warning.
 
     Between logged steps nothing is done. No random number is drawn, no tensor is changed, and none is kept.
 
-    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each gradient
-    that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2, tensor parallelism) as
-    its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names); any other is taken to be the
-    same on each rank, as in ``DistributedDataParallel``, and counted on the first. Activations are each rank's own, and
-    added up.
+    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each
+    gradient that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2,
+    tensor parallelism) as its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names);
+    any other is taken to be the same on each rank, as in ``DistributedDataParallel``, and counted on the first.
+    Activations are each rank's own, and added up.
 
     Examples
     --------

@@ -62,9 +62,9 @@ class HistogramCallback(TrainerHistograms, TrainerCallback):
 
     Notes
     -----
-    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has made
-    it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``: so it
-    learns of training that ends with an exception, and closes what was opened.
+    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has
+    made it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``:
+    so it learns of training that ends with an exception, and closes what was opened.
 
     Examples
     --------

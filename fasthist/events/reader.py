@@ -69,8 +69,9 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
     -----
     Files of fasthist, torch, tensorboardX, TensorFlow and Keras are read, and both forms of histograms in them. What
     the form does not tell is None: TensorFlow 2's and Keras' rows have no sums, and only fasthist tells how many
-    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A histogram has the file's buckets, and around a constant their ends may leave the
-    value a little room. Everything in the files is given, also what a restarted run has written again.
+    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A
+    histogram has the file's buckets, and around a constant their ends may leave the value a little room. Everything
+    in the files is given, also what a restarted run has written again.
 
     Examples
     --------

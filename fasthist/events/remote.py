@@ -1,7 +1,7 @@
 """Event files in object stores and other places that fsspec reaches.
 
-An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a whole.
-`fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
+An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a
+whole. `fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
 """
 
 from __future__ import annotations

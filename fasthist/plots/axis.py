@@ -163,7 +163,7 @@ def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
 
 
 def _is_room(low: float, high: float) -> bool:
-    """Return whether the only row is what a file leaves around a constant: as much as float32 has there, or at 1 for 0."""
+    """Return whether the only row is the room that a file leaves a constant: float32's there, or that at 1 for 0."""
     if low in (0.0, -high) or high == 0:
         return high - low <= 2.0**-22
     return high - low <= 2.0**-19 * max(-low, high)

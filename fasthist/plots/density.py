@@ -137,7 +137,7 @@ def _cells(
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
-    """Return the ends of a logarithmic colour scale: of the filled cells, all but the palest 2 % and brightest 0.5 %."""
+    """Return the ends of a logarithmic colour scale: of filled cells, all but the palest 2 % and brightest 0.5 %."""
     known = density[np.isfinite(density)]
     if not known.size:
         return 0.1, 1.0

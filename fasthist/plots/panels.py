@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def heading(self) -> str:
-        """What stands above all pictures: the run, where it is the only one; "" where each picture or a legend tells."""
+        """What stands above all pictures: the only run; "" where each picture or a legend tells."""
         return self.runs[0] if len(self.runs) == 1 else ""
 
 

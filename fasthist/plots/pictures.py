@@ -97,7 +97,7 @@ class Ridge:
         return len(self.densities) - 0.6, -self.overlap - 0.3
 
     def corners(self, row: int) -> Floats:
-        """Return the corners of an outline in steps, as values and rows: float64[2 * k + 2, 2]; none without a density."""
+        """Return an outline's corners, as values and rows: float64[2 * k + 2, 2]; none without a density."""
         drawn = self.densities[row]
         return stepped(drawn.edges, row - drawn.heights / (drawn.peak or 1) * self.overlap, row)
 
@@ -272,7 +272,7 @@ def _in_common(steps: Steps, histograms: Sequence[Histogram], axis: ValueAxis) -
 
 
 def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
-    """Choose rows of a ridge to label: round steps if the steps are about equally far apart, else every so many rows."""
+    """Choose rows of a ridge to label: round steps if these are about equally far apart, else every so many rows."""
     distances = np.diff(steps)
     if steps.size > _MOST_LABELS and distances.max() <= 4 * np.median(distances):
         ticks = round_values(float(steps[0]), float(steps[-1]), _MOST_LABELS)
