@@ -90,14 +90,14 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
         told = f"Rank {engine.rank}: {failure}"
     elif theirs is not None and not failed:
         told = "; ".join(_differences(engine, mine, theirs))
-    found = [text for text in engine.gather(told) if text]
+    texts = [text for text in engine.gather(told) if text]
     if failed:
         msg = (
-            f"nothing was added up, since not every rank has histograms. {' '.join(found[:_NAMED])}"
+            f"nothing was added up, since not every rank has histograms. {' '.join(texts[:_NAMED])}"
         )
         raise ArgumentError(msg) from failure
     msg = (
-        f"the ranks do not agree: {'; '.join(found[:_NAMED])}. "
+        f"the ranks do not agree: {'; '.join(texts[:_NAMED])}. "
         "Accepted: the same tags, buckets and step on every rank. "
         'Hint: log what a rank lacks as histogram([]) there; buckets="tensorflow" are the same everywhere.'
     )
@@ -107,7 +107,7 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
 def _differences(engine: Engine, mine: Description, theirs: Description) -> list[str]:
     """Describe how this rank's description differs from the first rank's."""
     rank, first = engine.rank, engine.first
-    found = [
+    differences = [
         f"rank {rank} has {key} {mine[key]}, rank {first} {theirs[key]}"
         for key in ("call", "step")
         if mine[key] != theirs[key]
@@ -116,12 +116,12 @@ def _differences(engine: Engine, mine: Description, theirs: Description) -> list
     lacking = [tag for tag in there if tag not in here]
     more = [tag for tag in here if tag not in there]
     if lacking:
-        found.append(f"rank {rank} lacks {listed(lacking)}, which rank {first} has")
+        differences.append(f"rank {rank} lacks {listed(lacking)}, which rank {first} has")
     if more:
-        found.append(f"rank {rank} has {listed(more)}, which rank {first} lacks")
+        differences.append(f"rank {rank} has {listed(more)}, which rank {first} lacks")
     others = [tag for tag in here if tag in there and here[tag] != there[tag]]
-    found += [
+    differences += [
         f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
         for tag in others[:_NAMED]
     ]
-    return found
+    return differences

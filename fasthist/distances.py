@@ -86,13 +86,13 @@ def distances_of_pairs(a: Joined, b: Joined, pairs: NDArray[np.int64]) -> Floats
     NaN where `distance_between` has to decide: the difference of edges may not fit float64.
     """
     i, j = pairs.T
-    found = transport.wasserstein_of_pairs(
+    distances = transport.wasserstein_of_pairs(
         a.limits, a.counts, np.column_stack((a.starts[i], a.stops[i])),
         b.limits, b.counts, np.column_stack((b.starts[j], b.stops[j])),
     )  # fmt: skip
     reach = np.maximum(np.abs(a.ends[i]).max(axis=1), np.abs(b.ends[j]).max(axis=1))
-    found[reach > _FAR] = np.nan
-    return found
+    distances[reach > _FAR] = np.nan
+    return distances
 
 
 def _exponent(points: Floats) -> int:

@@ -143,8 +143,8 @@ def histograms(
         parts = {tag: sharding.local_part(leaf, tag, ranks) for tag, leaf in leaves.items()}
         return compute.histograms(parts, buckets="tensorflow")
 
-    found: Histograms = _reduced(count, group, None, step, False)
-    return found
+    summed: Histograms = _reduced(count, group, None, step, False)
+    return summed
 
 
 class _Torch:

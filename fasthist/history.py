@@ -92,14 +92,17 @@ class History(Mapping[str, Series]):
         OSError
             A file or directory cannot be read.
         """
-        found = find_runs(path, skip_corrupt=skip_corrupt)
-        if run is None and len(found) > 1:
-            msg = f"{os.fspath(path)} holds {len(found)} runs: {listed(found, 8)}. Accepted: one. Hint: name it with run=."
+        histories = find_runs(path, skip_corrupt=skip_corrupt)
+        if run is None and len(histories) > 1:
+            msg = (
+                f"{os.fspath(path)} holds {len(histories)} runs: {listed(histories, 8)}. "
+                "Accepted: one. Hint: name it with run=."
+            )
             raise ArgumentError(msg)
-        if run is not None and run not in found:
-            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(found, 8)}."
+        if run is not None and run not in histories:
+            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(histories, 8)}."
             raise ArgumentError(msg)
-        history = next(iter(found.values())) if run is None else found[run]
+        history = next(iter(histories.values())) if run is None else histories[run]
         history.refresh()
         return history
 
@@ -239,11 +242,11 @@ def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> di
     name = os.fsdecode(path)
     check_exists(name)
     is_file = not is_dir(name)
-    found = {
+    histories = {
         run: History(name if is_file else join(name, run), run, skip_corrupt=skip_corrupt)
         for run, _ in run_files(name)
     }
-    if not found:
+    if not histories:
         msg = f"{name} holds no event files, nor does any directory in it. Accepted: a directory of TensorBoard's."
         raise ArgumentError(msg)
-    return found
+    return histories

@@ -97,9 +97,9 @@ def find_ranks(directory: Path) -> list[Rank]:
 
 
 def _suffix(name: str) -> str:
-    found = _OURS.search(name) or _OTHERS.search(name)
+    match = _OURS.search(name) or _OTHERS.search(name)
     # Who writes no process number (tensorboardX) tells ranks apart by all that comes after the time.
-    suffix = found[1] if found else name.partition("tfevents")[2].lstrip(".0123456789")
+    suffix = match[1] if match else name.partition("tfevents")[2].lstrip(".0123456789")
     return suffix.removesuffix(".v2")  # which TensorFlow puts behind the suffix
 
 
@@ -110,10 +110,10 @@ def _natural(name: str) -> list[str | int]:
 
 def lost_ranks(ranks: list[Rank]) -> list[str]:
     """Name the ranks that are missing from those numbered with the word "rank", as in .rank0 and .rank2."""
-    found = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
-    numbers = {int(match[2]) for match in found if match}
-    begins = {(match[1], match[3]) for match in found if match}
-    if None in found or len(begins) != 1:
+    matches = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
+    numbers = {int(match[2]) for match in matches if match}
+    begins = {(match[1], match[3]) for match in matches if match}
+    if None in matches or len(begins) != 1:
         return []
     ((before, after),) = begins
     missing = sorted(set(range(max(numbers))) - numbers)
@@ -126,14 +126,14 @@ def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
     for number, rank in enumerate(ranks):
         for path in rank.paths:
             size = 0
-            for one in read(path):
-                key = (one.tag, one.step)
+            for item in read(path):
+                key = (item.tag, item.step)
                 holders = index.holders.get(key, 0)
                 if holders >> number & 1:
-                    index.again[number, one.tag, one.step] += 1
+                    index.again[number, item.tag, item.step] += 1
                 index.holders[key] = holders | 1 << number
-                begin, end = index.spans.get(number, (one.wall_time, one.wall_time))
-                index.spans[number] = min(begin, one.wall_time), max(end, one.wall_time)
+                begin, end = index.spans.get(number, (item.wall_time, item.wall_time))
+                index.spans[number] = min(begin, item.wall_time), max(end, item.wall_time)
                 size += 1
             index.sizes[path] = size
             advance(path.stat().st_size)
@@ -161,16 +161,16 @@ def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> No
     order = sorted(index.spans, key=index.spans.__getitem__)
     last = order[0]
     for number in order[1:]:
-        one, other = ranks[last].name, ranks[number].name
+        earlier, later = ranks[last].name, ranks[number].name
         # One process may write for one rank after the other, as tests do; it then names them alike.
-        alike = re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
+        alike = re.sub(r"\d+", "0", earlier) == re.sub(r"\d+", "0", later)
         pause = index.spans[number][0] - index.spans[last][1]
         common = tags[last] & tags[number]
         problem = ""
         if pause > alike * _PAUSE and min(len(steps[last]), len(steps[number])) > 1:
-            problem = f"{one} ended before {other} began"
+            problem = f"{earlier} ended before {later} began"
         elif not allow_missing and 2 * len(common) < len(tags[last] | tags[number]):
-            problem = f"most tags of {one} and {other} are not in both"
+            problem = f"most tags of {earlier} and {later} are not in both"
         if problem:
             msg = (
                 f"{problem}, so they are taken for two runs. Accepted: the files of the ranks of one run. Hint: compare runs "
@@ -188,20 +188,20 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
     def last_ones(number: int) -> Iterator[ReadHistogram]:
         for path in ranks[number].paths:
             # What has been written since the index was made is not in it.
-            for one in itertools.islice(read(path), index.sizes[path]):
-                if again[number, one.tag, one.step]:
-                    again[number, one.tag, one.step] -= 1
-                elif (one.tag, one.step) in chosen:
-                    yield one
+            for item in itertools.islice(read(path), index.sizes[path]):
+                if again[number, item.tag, item.step]:
+                    again[number, item.tag, item.step] -= 1
+                elif (item.tag, item.step) in chosen:
+                    yield item
 
-    def joined(number: int, one: ReadHistogram) -> list[ReadHistogram] | None:
-        key = (one.tag, one.step)
-        found = waiting.setdefault(key, {})
-        found[number] = one
-        if len(found) < index.holders[key].bit_count():
+    def joined(number: int, item: ReadHistogram) -> list[ReadHistogram] | None:
+        key = (item.tag, item.step)
+        parts = waiting.setdefault(key, {})
+        parts[number] = item
+        if len(parts) < index.holders[key].bit_count():
             return None
         del waiting[key]
-        return [found[number] for number in sorted(found)]
+        return [parts[number] for number in sorted(parts)]
 
     streams = [last_ones(number) for number in range(len(ranks))]
     for first, stream in enumerate(streams):

@@ -97,23 +97,23 @@ def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
 
 
 def _checked(kinds: Mapping[str, str] | None) -> list[tuple[re.Pattern[str], str]]:
-    found = []
+    expressions = []
     for pattern, kind in (kinds or {}).items():
         if kind not in KINDS:
             msg = f"kind {kind!r} of {pattern!r} is not known. Accepted: {', '.join(KINDS)}."
             raise ArgumentError(msg)
-        found.append((compiled(pattern, repr(pattern)), kind))
-    return found
+        expressions.append((compiled(pattern, repr(pattern)), kind))
+    return expressions
 
 
 def _from_name(tag: str) -> tuple[str, str]:
     """Return the kind, and the tag without it."""
     for kind, pattern in _FIRST.items():
-        if (found := pattern.match(tag)) is not None:
-            return kind, tag[found.end() :]
+        if (match := pattern.match(tag)) is not None:
+            return kind, tag[match.end() :]
     for kind, pattern in _ANYWHERE.items():
-        if (found := pattern.search(tag)) is not None:
-            return kind, (tag[: found.start()] + tag[found.end() :]).strip("/._") or tag
+        if (match := pattern.search(tag)) is not None:
+            return kind, (tag[: match.start()] + tag[match.end() :]).strip("/._") or tag
     last = _last_part(tag)[2]
     if _PARAMETER.fullmatch(last):
         return "weight", tag
@@ -227,31 +227,31 @@ class Readings:
 
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.all = readings
-        self._named = {(one.role.kind, one.role.name): one for one in readings}
+        self._named = {(reading.role.kind, reading.role.name): reading for reading in readings}
         biases: dict[str, list[Reading]] = {}
-        for one in self.kind("weight"):
-            if one.role.is_bias:
-                biases.setdefault(one.role.layer, []).append(one)
-        for one in self.kind("weight"):
-            if not one.role.is_bias:
-                one.fan_in = _fan_in(one, biases.get(one.role.layer, []))
-        for one in (*self.kind("gradient"), *self.kind("update")):
-            weight = self.named("weight", one.role.name)
-            one.fan_in = None if weight is None else weight.fan_in
+        for reading in self.kind("weight"):
+            if reading.role.is_bias:
+                biases.setdefault(reading.role.layer, []).append(reading)
+        for reading in self.kind("weight"):
+            if not reading.role.is_bias:
+                reading.fan_in = _fan_in(reading, biases.get(reading.role.layer, []))
+        for reading in (*self.kind("gradient"), *self.kind("update")):
+            weight = self.named("weight", reading.role.name)
+            reading.fan_in = None if weight is None else weight.fan_in
         self.steps, self._gradient = _largest(self.kind("gradient"))
 
     def kind(self, kind: str) -> list[Reading]:
         """Return those of a kind that have a step of finite values."""
-        return [one for one in self.all if one.role.kind == kind and one.steps.size]
+        return [reading for reading in self.all if reading.role.kind == kind and reading.steps.size]
 
     def matrices(self, kind: str) -> list[Reading]:
         """Return those of a kind that belong to weight matrices."""
-        return [one for one in self.kind(kind) if self._is_matrix(one)]
+        return [reading for reading in self.kind(kind) if self._is_matrix(reading)]
 
     def named(self, kind: str, name: str) -> Reading | None:
         """Return the one of a parameter, if it has a step of finite values."""
-        found = self._named.get((kind, name))
-        return found if found is not None and found.steps.size else None
+        reading = self._named.get((kind, name))
+        return reading if reading is not None and reading.steps.size else None
 
     @property
     def first_gradient(self) -> float:
@@ -263,9 +263,9 @@ class Readings:
         now = self._gradient[np.searchsorted(self.steps, steps)]
         return now >= 1e-3 * self.first_gradient
 
-    def _is_matrix(self, one: Reading) -> bool:
-        weight = self.named("weight", one.role.name)
-        return one.is_matrix and (weight is None or weight.is_matrix)
+    def _is_matrix(self, reading: Reading) -> bool:
+        weight = self.named("weight", reading.role.name)
+        return reading.is_matrix and (weight is None or weight.is_matrix)
 
 
 def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
@@ -281,11 +281,13 @@ def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
 
 def _largest(readings: Sequence[Reading]) -> tuple[Steps, Floats]:
     """Return the steps of any of the readings, and the largest norm at each."""
-    steps = np.unique(np.concatenate([one.steps for one in readings] or [np.empty(0, np.int64)]))
-    found = np.zeros(steps.size)
-    for one in readings:
-        np.maximum.at(found, np.searchsorted(steps, one.steps), one.norm)
-    return steps, found
+    steps = np.unique(
+        np.concatenate([reading.steps for reading in readings] or [np.empty(0, np.int64)])
+    )
+    largest = np.zeros(steps.size)
+    for reading in readings:
+        np.maximum.at(largest, np.searchsorted(steps, reading.steps), reading.norm)
+    return steps, largest
 
 
 LOOK = np.dtype(
@@ -328,8 +330,8 @@ def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
     )
 
 
-def _at_end(found: Floats, edges: Floats, reached: Floats) -> Floats:
+def _at_end(shares: Floats, edges: Floats, reached: Floats) -> Floats:
     """Return the shares near the first edge; if the end bin is too wide for that, its excess over its neighbour."""
     if edges.size < 3 or edges[1] - edges[0] <= NEAR[0]:
-        return found
+        return shares
     return np.full(NEAR.size, max(2 * reached[1] - reached[0] - reached[2], 0.0))

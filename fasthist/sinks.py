@@ -55,7 +55,7 @@ class _TrackerSink(ABC):
         self._log(histograms(tree), global_step)
 
     @abstractmethod
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         """Hand over the histograms of a step."""
 
     def flush(self) -> None:  # noqa: B027 - nothing is held here
@@ -85,8 +85,8 @@ class _RowSink(_TrackerSink):
         self._run = run
         self._step_metric = step_metric
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        values = _values(found, self._method)
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        values = _values(histograms, self._method)
         if self._step_metric is None:
             self._run.log(values, step=step)
         else:
@@ -127,11 +127,11 @@ class WandbSink(_RowSink):
             msg = "there is no W&B run. Accepted: WandbSink(run), or a call of wandb.init() before it."
             raise ArgumentError(msg)
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         if self._step_metric is None and step is not None and step < getattr(self._run, "step", 0):
-            self._run.log({**_values(found, self._method), "global_step": step})
+            self._run.log({**_values(histograms, self._method), "global_step": step})
         else:
-            super()._log(found, step)
+            super()._log(histograms, step)
 
 
 class TrackioSink(_RowSink):
@@ -187,12 +187,12 @@ class SwanlabSink(_RowSink):
             raise ArgumentError(msg)
 
 
-def _values(found: dict[str, Histogram], method: str) -> dict[str, Any]:
+def _values(histograms: dict[str, Histogram], method: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for tag, one in found.items():
-        if one.num:
-            values[tag] = getattr(one, method)()
-        values.update(_scalars(tag, one))
+    for tag, histogram in histograms.items():
+        if histogram.num:
+            values[tag] = getattr(histogram, method)()
+        values.update(_scalars(tag, histogram))
     return values
 
 
@@ -207,8 +207,8 @@ class AimSink(_TrackerSink):
     def __init__(self, run: Any) -> None:
         self._run = run
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        for name, value in _values(found, "to_aim").items():
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        for name, value in _values(histograms, "to_aim").items():
             self._run.track(value, name=name, step=step)
 
 
@@ -223,11 +223,11 @@ class CometSink(_TrackerSink):
     def __init__(self, experiment: Any) -> None:
         self._experiment = experiment
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        for tag, one in found.items():
-            if one.num:
-                self._experiment.log_histogram_3d(one.to_comet(), name=tag, step=step or 0)
-            self._experiment.log_metrics(dict(_scalars(tag, one)), step=step)
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        for tag, histogram in histograms.items():
+            if histogram.num:
+                self._experiment.log_histogram_3d(histogram.to_comet(), name=tag, step=step or 0)
+            self._experiment.log_metrics(dict(_scalars(tag, histogram)), step=step)
 
 
 class MlflowSink(_TrackerSink):
@@ -265,13 +265,13 @@ class MlflowSink(_TrackerSink):
         self._metric = require("mlflow.entities", "mlflow").Metric
         self._names: dict[str, str] = {}
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         step, now, metrics = step or 0, int(time.time() * 1000), []
-        for tag, one in found.items():
-            if one.num:
+        for tag, histogram in histograms.items():
+            if histogram.num:
                 path = f"histograms/{_mlflow_name(tag)}/{step}.png"
-                self._client.log_figure(self._run_id, one.to_mlflow(), path)
-            for name, value in _scalars(tag, one):
+                self._client.log_figure(self._run_id, histogram.to_mlflow(), path)
+            for name, value in _scalars(tag, histogram):
                 metrics.append(self._metric(self._name_of(name), value, now, step))
         for first in range(0, len(metrics), _MLFLOW_MOST):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + _MLFLOW_MOST])
@@ -301,9 +301,9 @@ def _free(name: str, taken: Iterable[str]) -> str:
     start = free = name
     rest = ""
     while True:
-        clash = next((one for one in taken if f"{one}/".startswith(f"{free}/")), None)
+        clash = next((other for other in taken if f"{other}/".startswith(f"{free}/")), None)
         if clash is None:
-            clash = next((one for one in taken if free.startswith(f"{one}/")), None)
+            clash = next((other for other in taken if free.startswith(f"{other}/")), None)
             if clash is None:
                 return free
             start, rest, count = clash, free[len(clash) :], 0
@@ -439,7 +439,9 @@ def sink_opener(writer: Any) -> Callable[[], Sink | None]:
         if writer.__name__ == "mlflow":
             return MlflowSink
     elif not isinstance(writer, type):
-        kinds = [(one.__module__.partition(".")[0], one.__name__) for one in type(writer).__mro__]
+        kinds = [
+            (kind.__module__.partition(".")[0], kind.__name__) for kind in type(writer).__mro__
+        ]
         if hasattr(writer, "_fasthist_asks_for_what_nobody_has"):  # it answers to every name
             if kinds[0][0] in _LIGHTNING:
                 return _nothing

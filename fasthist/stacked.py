@@ -57,26 +57,26 @@ class Stacked:
         self._counts: list[NDArray[Any]] = []
         exponents, losses, integers = [_NO_EXPONENTS[:0]], [_NO_LOSSES[:0]], []
         texts: dict[tuple[int, str], str] = {}
-        for i, (tag, one) in enumerate(zip(self._tags, self._parts, strict=True)):
-            if not isinstance(one, Histogram):
-                msg = f"{tag!r} is {type(one).__name__}, no Histogram. Accepted: what fasthist.histograms() gives."
+        for i, (tag, histogram) in enumerate(zip(self._tags, self._parts, strict=True)):
+            if not isinstance(histogram, Histogram):
+                msg = f"{tag!r} is {type(histogram).__name__}, no Histogram. Accepted: what fasthist.histograms() gives."
                 raise ArgumentError(msg)
-            counts, by_exponent, lost = _get_arrays(one)
+            counts, by_exponent, lost = _get_arrays(histogram)
             if counts.dtype != np.uint64:
                 if counts.dtype.kind != "u":
                     msg = f"{tag!r} has counts that are not whole. Accepted: histograms that fasthist has counted."
                     raise ArgumentError(msg)
                 counts = counts.astype(np.uint64)
-            numbers: Sequence[int] = _get_integers(one)
+            numbers: Sequence[int] = _get_integers(histogram)
             missing = ""
             if by_exponent is None or lost is None or None in numbers:
-                missing = ", ".join(name for name in _OPTIONAL if getattr(one, name) is None)
+                missing = ", ".join(name for name in _OPTIONAL if getattr(histogram, name) is None)
                 numbers = [number or 0 for number in numbers]
                 by_exponent = _NO_EXPONENTS if by_exponent is None else by_exponent
                 lost = _NO_LOSSES if lost is None else lost
-            kind = id(one.buckets)
+            kind = id(histogram.buckets)
             if (kind, missing) not in texts:
-                texts[kind, missing] = _described(one.buckets, missing)
+                texts[kind, missing] = _described(histogram.buckets, missing)
             self._described[tag] = texts[kind, missing]
             self._members.setdefault(kind, []).append(i)
             self._counts.append(counts)
@@ -87,7 +87,7 @@ class Stacked:
         self._losses = np.concatenate(losses).reshape(-1, 6).astype(np.int64)
         self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
         # NaN for those that are unknown.
-        floats = [_get_floats(one) for one in self._parts]
+        floats = [_get_floats(histogram) for histogram in self._parts]
         self._floats = np.array(floats, np.float64).reshape(-1, 4)
         self._find_counts()
 

@@ -203,8 +203,8 @@ class Series(Sequence[Histogram]):
             A file has changed, or cannot be read.
         """
         shares = np.asarray(qs, dtype=np.float64).ravel().tolist()
-        found = np.array([[h.quantile(q) for q in shares] for h in self], dtype=np.float64)
-        return found.reshape(len(self), len(shares))
+        values = np.array([[h.quantile(q) for q in shares] for h in self], dtype=np.float64)
+        return values.reshape(len(self), len(shares))
 
     def forms(self, places: NDArray[np.int64]) -> list[Form]:
         """Read histograms as they stand in the file, at places in `steps`: see `fasthist.events.restoring.join`."""

@@ -42,32 +42,33 @@ def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Diff
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
         first, *others = [_counted(checkpoint, pattern, advance) for checkpoint in checkpoints]
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
         common = _common(first, other, paths[0], path, pattern)
-        found += [
+        differences += [
             difference_of(
                 str(path), tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag]
             )
             for tag in common
         ]
-    return found
+    return differences
 
 
 def _counted(
     checkpoint: Checkpoint, pattern: str | None, advance: Callable[[int], None]
 ) -> dict[str, Histogram]:
     chosen = set(matching([entry.tag for entry in checkpoint.entries], pattern))
-    found: dict[str, Histogram] = {}
+    histograms: dict[str, Histogram] = {}
     for entry in checkpoint.entries:
         if entry.tag in chosen:
             try:
-                found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
+                counted = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
+                histograms[entry.tag] = counted
             except ArrayError as error:  # the others are still worth having
                 text = printable(str(error).partition(". Accepted")[0])
                 say(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
-    return found
+    return histograms
 
 
 def _common(
@@ -124,8 +125,10 @@ def compare_runs(
         ]
     amounts = [len(job[1]) for job in jobs]
     with progress("comparing", sum(amounts), is_bytes=False) as advance:
-        found = _in_parallel(_compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE)
-    return list(itertools.chain.from_iterable(found))
+        differences = _in_parallel(
+            _compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE
+        )
+    return list(itertools.chain.from_iterable(differences))
 
 
 def _in_parallel(
@@ -148,11 +151,11 @@ def _in_parallel(
     with spawned.Pool(workers, _begin_worker) as pool:
         waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
         last = work(*jobs[-1], advance)
-        found = []
+        results = []
         for answer, amount in zip(waited, amounts[:-1], strict=True):
-            found.append(answer.get())
+            results.append(answer.get())
             advance(amount)
-    return [*found, last]
+    return [*results, last]
 
 
 def _begin_worker() -> None:
@@ -177,7 +180,7 @@ def _compare_series(
     threshold: float,
     advance: Callable[[int], None],
 ) -> list[Difference]:
-    found = []
+    differences = []
     for a, b in pairs:
         common, places_a, places_b = np.intersect1d(
             a.steps, b.steps, assume_unique=True, return_indices=True
@@ -191,9 +194,9 @@ def _compare_series(
         difference = difference_of(name, a.tag, steps, a[i], b[j])
         parted = _first_parted(a, b, places_a, places_b, threshold)
         parts_at = None if parted is None else int(common[parted])
-        found.append(replace(difference, parts_at=parts_at))
+        differences.append(replace(difference, parts_at=parts_at))
         advance(1)
-    return found
+    return differences
 
 
 def _nearest(series: Series, step: int | None) -> int:
@@ -233,15 +236,15 @@ def _distances(
     a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Return the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
-    found = np.full(places_a.size, np.nan)
+    distances = np.full(places_a.size, np.nan)
     joined_a, joined_b = join(a.forms(places_a)), join(b.forms(places_b))
     quick, i, j = np.intersect1d(
         joined_a.places, joined_b.places, assume_unique=True, return_indices=True
     )
     if quick.size:
-        found[quick] = distances_of_pairs(joined_a, joined_b, np.column_stack((i, j)))
-    for k in np.flatnonzero(np.isnan(found)).tolist():
-        one, other = a[int(places_a[k])], b[int(places_b[k])]
-        if one.num and other.num:
-            found[k] = wasserstein(one, other)
-    return found
+        distances[quick] = distances_of_pairs(joined_a, joined_b, np.column_stack((i, j)))
+    for k in np.flatnonzero(np.isnan(distances)).tolist():
+        first, other = a[int(places_a[k])], b[int(places_b[k])]
+        if first.num and other.num:
+            distances[k] = wasserstein(first, other)
+    return distances

@@ -56,8 +56,8 @@ def difference_of(
 def unit_of(a: Histogram, b: Histogram) -> float:
     """Return the unit of `Difference.wasserstein`; 0 for two constants of zero."""
     values = []
-    for one in (a, b):
-        mean, std, _ = spread(one)
+    for histogram in (a, b):
+        mean, std, _ = spread(histogram)
         if std > CONSTANT * abs(mean):
             return std
         values.append(abs(mean))

@@ -38,7 +38,7 @@ def export(
     """
     if parquet is not None:
         require("pyarrow.parquet", "pyarrow")  # before the run is gone through
-    total = sum(len(one) if step is None else int(step in one.steps) for one in chosen)
+    total = sum(len(series) if step is None else int(step in series.steps) for series in chosen)
     with progress("exporting", total, is_bytes=False) as advance:
         records = _records(chosen, step)
         if parquet is not None:

@@ -155,5 +155,5 @@ def _stds(series: Series) -> list[float]:
     places = np.unique(np.linspace(0, len(series) - 1, _CELLS).astype(np.int64))
     stds: list[float] = series.std[places].tolist()
     untold = places[np.isnan(stds)]
-    found = iter([spread(histogram)[1] for histogram in series[untold]] if untold.size else [])
-    return [next(found) if math.isnan(std) else std for std in stds]
+    estimates = iter([spread(histogram)[1] for histogram in series[untold]] if untold.size else [])
+    return [next(estimates) if math.isnan(std) else std for std in stds]

@@ -12,14 +12,14 @@ from fasthist.history import History, find_runs
 
 def find_run(path: Path, *, skip_corrupt: bool) -> History:
     """Find the one run that a path names, without reading it; ArgumentError if there is none, or several."""
-    found = find_all_runs(path, skip_corrupt=skip_corrupt)
-    if "." in found:
-        return found["."]
-    if len(found) > 1:
-        names = few([str(path / name) for name in found], 8)
-        msg = f"{path} holds {len(found)} runs. Accepted: one. Name one of: {names}."
+    runs = find_all_runs(path, skip_corrupt=skip_corrupt)
+    if "." in runs:
+        return runs["."]
+    if len(runs) > 1:
+        names = few([str(path / name) for name in runs], 8)
+        msg = f"{path} holds {len(runs)} runs. Accepted: one. Name one of: {names}."
         raise ArgumentError(msg)
-    return next(iter(found.values()))
+    return next(iter(runs.values()))
 
 
 def find_all_runs(path: Path, *, skip_corrupt: bool) -> dict[str, History]:

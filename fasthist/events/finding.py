@@ -238,7 +238,9 @@ class RunFiles(Generic[Restored]):
 
 
 def _specials(counts: list[float]) -> Specials:
-    first, second, third = (int(one) if _is_count(one) and one < EXACT else None for one in counts)
+    first, second, third = (
+        int(count) if _is_count(count) and count < EXACT else None for count in counts
+    )
     return first, second, third
 
 
@@ -272,12 +274,12 @@ def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
     """Return the names of runs below a directory and the paths of their files, in order; or the one file."""
     if not is_dir(log_dir):
         return [(".", [log_dir])]
-    found = []
+    runs = []
     for run, names in walk(log_dir):
         paths = event_files(join(log_dir, run), names)
         if paths:
-            found.append((run, paths))
-    return sorted(found)
+            runs.append((run, paths))
+    return sorted(runs)
 
 
 def event_files(directory: str, names: Iterable[str]) -> list[str]:

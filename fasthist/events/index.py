@@ -192,12 +192,12 @@ class RunIndex:
     def forms(self, entries: NDArray[Any]) -> list[Form]:
         """Read the forms of histograms again; errors as in `restore`."""
         paths = list(self._numbers)
-        found: list[Form] = []
+        forms: list[Form] = []
         with contextlib.ExitStack() as opened:
             files: dict[int, Stored] = {}
             for number, form, offset, size in entries[list(_PLACE)].tolist():
                 if form == _EMPTY:
-                    found.append(None)
+                    forms.append(None)
                     continue
                 if number not in files:
                     files[number] = open_file(paths[number])
@@ -207,8 +207,8 @@ class RunIndex:
                 if len(data) < size:
                     raise EventFileError(paths[number], offset, "the file has become shorter")
                 read = read_moments if form == _MOMENTS else read_rows
-                found.append(read(data, (0, size)))
-        return found
+                forms.append(read(data, (0, size)))
+        return forms
 
 
 def _ends(steps: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -129,8 +129,8 @@ class EventReader:
                 self._runs[name] = RunFiles(regular, skip_corrupt=self.skip_corrupt)
             for path in paths:
                 for event, histograms in self._runs[name].read(path):
-                    for one, histogram in zip(event.histograms, histograms, strict=True):
-                        yield ReadHistogram(name, one.tag, event.step, event.wall_time, histogram)
+                    for found, histogram in zip(event.histograms, histograms, strict=True):
+                        yield ReadHistogram(name, found.tag, event.step, event.wall_time, histogram)
 
 
 def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, float, bytes]]:

@@ -110,7 +110,7 @@ def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, F
 
 
 def _cells(
-    found: Sequence[tuple[Floats, Floats]], axis: ValueAxis, most: int, ends: tuple[float, float]
+    outlines: Sequence[tuple[Floats, Floats]], axis: ValueAxis, most: int, ends: tuple[float, float]
 ) -> Floats:
     """Cut a part of the axis into at most `most` cells that are drawn equally wide.
 
@@ -118,8 +118,8 @@ def _cells(
     would be a comb.
     """
     plain = axis.cells(most, *ends)
-    shares = np.concatenate([shares for _, shares in found])
-    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in found])
+    shares = np.concatenate([shares for _, shares in outlines])
+    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in outlines])
     places = np.unique(rows[shares > 0, 0])
     if axis.threshold is not None or places.size < _FEWEST_CELLS:
         return plain
@@ -155,18 +155,17 @@ class Heights:
     own: bool  # each outline is a share of its own peak, since one is over four times as high as another
     label: str
 
-    def scaled(self, one: Density) -> Floats:
+    def scaled(self, density: Density) -> Floats:
         """Return the heights to draw."""
-        return one.heights / one.peak if self.own and one.peak else one.heights
+        return density.heights / density.peak if self.own and density.peak else density.heights
 
 
-def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
+def heights_of(densities: Sequence[Density], axis: ValueAxis) -> Heights:
     """Choose how outlines share an axis; where there are only atoms, the height is their share."""
-    peaks = [one.peak for one in found if one.peak]
+    peaks = [density.peak for density in densities if density.peak]
     if not peaks:
-        return Heights(
-            max(float(one.shares.max(initial=0.0)) for one in found), 1.0, False, "share"
-        )
+        top = max(float(density.shares.max(initial=0.0)) for density in densities)
+        return Heights(top, 1.0, False, "share")
     unit = "density" if axis.threshold is None else "share per decade"
     if max(peaks) > _ALIKE * min(peaks):
         return Heights(1.0, 1.0, True, f"{unit} / its peak")
@@ -175,8 +174,7 @@ def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
 
 def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
     reached = np.concatenate(([0.0], np.cumsum(shares)))
-    found: Floats = np.interp(values, edges, reached)
-    return found
+    return np.asarray(np.interp(values, edges, reached), dtype=np.float64)
 
 
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:

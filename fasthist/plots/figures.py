@@ -140,13 +140,13 @@ def _set_titles(ax: Any, panel: Panel, colours: Theme, width: float, *, small: b
 def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
     """Set the theme's colours on axes of our own figures."""
     size = 8 if small else 10
-    for one in ax.figure.axes if ax.figure.axes[-1] is not ax else [ax]:
-        one.tick_params(colors=colours.faint, labelcolor=colours.ink, labelsize=size - 0.5)
-        for label in (one.xaxis.label, one.yaxis.label):
+    for axes in ax.figure.axes if ax.figure.axes[-1] is not ax else [ax]:
+        axes.tick_params(colors=colours.faint, labelcolor=colours.ink, labelsize=size - 0.5)
+        for label in (axes.xaxis.label, axes.yaxis.label):
             label.set(color=colours.ink, fontsize=size)
-        for text in (one.xaxis.offsetText, one.yaxis.offsetText):
+        for text in (axes.xaxis.offsetText, axes.yaxis.offsetText):
             text.set(color=colours.ink, fontsize=size - 1)
-        one.spines[:].set_color(colours.faint)
+        axes.spines[:].set_color(colours.faint)
     ax.spines[["top", "right"]].set_visible(False)
 
 

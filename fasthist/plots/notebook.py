@@ -130,18 +130,20 @@ def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_H
     picture = overlay_of({"": histogram})
     if picture is None:
         return _Markup()
-    axis, found = picture.axis, picture.outlines[""]
+    axis, outline = picture.axis, picture.outlines[""]
     left = axis.forward(axis.low)
 
     def across(values: Any) -> Floats:
         return (axis.forward(values) - left) / axis.length * width
 
     parts = []
-    if found.peak:
-        corners = stepped(across(found.edges), height * (1 - found.heights / found.peak), height)
+    if outline.peak:
+        corners = stepped(
+            across(outline.edges), height * (1 - outline.heights / outline.peak), height
+        )
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
         parts.append(f'<path d="M{line}Z"/>')
-    for x, share in zip(across(found.atoms), found.shares, strict=True):
+    for x, share in zip(across(outline.atoms), outline.shares, strict=True):
         if share >= SEEN:
             top = height * (1 - share)
             parts.append(

@@ -277,10 +277,10 @@ def _run_colour(place: int, colours: Theme) -> str:
 def _shades(name: str, ends: tuple[float, float], count: int) -> list[str]:
     """Return colours of a part of a colour map."""
     scale = name.removesuffix("_r").capitalize() + "_r" * name.endswith("_r")
-    found: list[str] = load("plotly.colors").sample_colorscale(
+    shades: list[str] = load("plotly.colors").sample_colorscale(
         scale, np.linspace(*ends, count).tolist()
     )
-    return found
+    return shades
 
 
 def _clear(colour: str, alpha: float = 0.25) -> str:

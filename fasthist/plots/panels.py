@@ -119,7 +119,7 @@ def _columns(count: int) -> int:
 
 
 def _overlay(runs: Runs, tag: str, step: int | None) -> Panel | None:
-    found: dict[str, Histogram] = {}
+    histograms: dict[str, Histogram] = {}
     steps = set()
     for run, history in runs.items():
         series = history.get(tag)
@@ -128,11 +128,11 @@ def _overlay(runs: Runs, tag: str, step: int | None) -> Panel | None:
         (places,) = np.nonzero(series.steps == (series.steps[-1] if step is None else step))
         if places.size:
             steps.add(int(series.steps[places[0]]))
-            found[run] = series[int(places[0])]
-    if not found:
+            histograms[run] = series[int(places[0])]
+    if not histograms:
         return None
     note = f"step {steps.pop()}" if len(steps) == 1 else "last steps"
-    return Panel(tag, note, found)
+    return Panel(tag, note, histograms)
 
 
 def _no_step(runs: Runs, tags: list[str], step: int | None) -> ArgumentError:

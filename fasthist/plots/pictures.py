@@ -177,10 +177,10 @@ def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
     if not any(h.num for h in histograms):
         return None
     axis = step_axis(histograms, scale)
-    edges, found = density.heat_of(histograms, axis)
-    low, high = density.colour_range(found)
+    edges, colours = density.heat_of(histograms, axis)
+    low, high = density.colour_range(colours)
     return Heat(
-        **_in_common(steps, histograms, axis), borders=step_edges(steps), edges=edges, density=found,
+        **_in_common(steps, histograms, axis), borders=step_edges(steps), edges=edges, density=colours,
         low=low, high=high, ticks=[(tick, label(tick)) for tick in ValueAxis(low, high, low).ticks(6)],
         unit="share per decade" if axis.one_sided else "density",
     )  # fmt: skip
@@ -208,15 +208,15 @@ def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None
             quantiles_of(histograms[i], SHARES, axis.unit)
             for i in np.resize(part, max(part.size, 2))
         ]
-    found = np.array(values)
-    last = (axis.forward(found[-1]) - axis.forward(axis.low)) / axis.length
+    bands = np.array(values)
+    last = (axis.forward(bands[-1]) - axis.forward(axis.low)) / axis.length
     labels: list[tuple[float, str]] = []
     for column in (4, 0, 8, 2, 6, 1, 7, 3, 5):  # those that have room
         place = float(last[column])
         if all(abs(place - other) > _LABEL_HEIGHT for other, _ in labels):
             labels.append((place, f"{SHARES[column]:.0%}"))
     return Bands(
-        **_in_common(steps, histograms, axis), at=np.array(at), values=found, labels=labels
+        **_in_common(steps, histograms, axis), at=np.array(at), values=bands, labels=labels
     )
 
 
@@ -285,7 +285,7 @@ def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
 
 def _outside(drawn: Iterable[density.Density], histograms: Iterable[Histogram]) -> str:
     """Say what the axis of outlines does not show."""
-    share = max(one.outside for one in drawn)
+    share = max(outline.outside for outline in drawn)
     if share <= 1e-12:
         return ""
     ends = [end for h in histograms for end in (h.min, h.max) if end is not None]
