@@ -116,9 +116,13 @@ def _differences(engine: Engine, mine: Description, theirs: Description) -> list
     lacking = [tag for tag in there if tag not in here]
     more = [tag for tag in here if tag not in there]
     if lacking:
-        differences.append(f"rank {rank} lacks {listed(lacking)}, which rank {first} has")
+        differences.append(
+            f"rank {rank} lacks {listed(map(repr, lacking), _NAMED)}, which rank {first} has"
+        )
     if more:
-        differences.append(f"rank {rank} has {listed(more)}, which rank {first} lacks")
+        differences.append(
+            f"rank {rank} has {listed(map(repr, more), _NAMED)}, which rank {first} lacks"
+        )
     others = [tag for tag in here if tag in there and here[tag] != there[tag]]
     differences += [
         f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"

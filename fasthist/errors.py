@@ -1,4 +1,4 @@
-"""Every error that fasthist raises on purpose.
+"""Every error that fasthist raises on purpose, and what the texts of several need.
 
 Each class is a `FasthistError` and also the builtin that a caller would expect, so both
 ``except fasthist.FasthistError`` and ``except ValueError`` work. Every text says what was wrong with
@@ -78,11 +78,11 @@ class MissingPackageError(FasthistError, ImportError):
         )
 
 
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Quote the first few names, and say how many more there are."""
-    quoted = [repr(name) for name in names]
-    more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
-    return ", ".join(quoted[:most]) + more
+def listed(names: Iterable[str], most: int) -> str:
+    """Join the first few names, and say how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
 
 
 def compiled(pattern: str | re.Pattern[str], argument: str) -> re.Pattern[str]:

@@ -95,12 +95,12 @@ class History(Mapping[str, Series]):
         histories = find_runs(path, skip_corrupt=skip_corrupt)
         if run is None and len(histories) > 1:
             msg = (
-                f"{os.fspath(path)} holds {len(histories)} runs: {listed(histories, 8)}. "
+                f"{os.fspath(path)} holds {len(histories)} runs: {listed(map(repr, histories), 8)}. "
                 "Accepted: one. Hint: name it with run=."
             )
             raise ArgumentError(msg)
         if run is not None and run not in histories:
-            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(histories, 8)}."
+            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(map(repr, histories), 8)}."
             raise ArgumentError(msg)
         history = next(iter(histories.values())) if run is None else histories[run]
         history.refresh()

@@ -59,7 +59,10 @@ class Stacked:
         texts: dict[tuple[int, str], str] = {}
         for i, (tag, histogram) in enumerate(zip(self._tags, self._parts, strict=True)):
             if not isinstance(histogram, Histogram):
-                msg = f"{tag!r} is {type(histogram).__name__}, no Histogram. Accepted: what fasthist.histograms() gives."
+                given = type(histogram).__name__
+                msg = (
+                    f"{tag!r} is {given}, no Histogram. Accepted: what fasthist.histograms() gives."
+                )
                 raise ArgumentError(msg)
             counts, by_exponent, lost = _get_arrays(histogram)
             if counts.dtype != np.uint64:
