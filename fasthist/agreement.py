@@ -1,7 +1,7 @@
-"""The histograms of one step added up over ranks, whatever engine carries the numbers, or told apart on every rank.
+"""Sum the histograms of one step over ranks, on any engine, or raise the same mismatch error on all.
 
-Nothing is sent of which not every rank has the same: before anything else the ranks compare a digest of what they are about
-to add up. If one of them has something else, or nothing, all of them raise what differs.
+Before anything else the ranks compare a digest of what they are about to add up. If one of them has something else,
+or nothing, all of them raise what differs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, listed
 from fasthist.stacked import Histograms, Stacked
 
 _NAMED = 3
@@ -25,31 +25,23 @@ Description = dict[str, Any]
 
 
 class Engine(Protocol):
-    """What carries numbers between ranks; each method is called on all of them, and is one collective.
-
-    Attributes
-    ----------
-    rank, first : int
-        This rank, and the one with which the others are compared, as errors name them.
-    size : int
-        How many ranks there are.
-    """
+    """What carries numbers between ranks; each method is one collective, called on all of them."""
 
     rank: int
-    first: int
-    size: int
+    first: int  # the rank with which the others are compared, as errors name it
+    size: int  # how many ranks there are
 
     def least(self, numbers: Any) -> Any:
-        """Give the minimum over the ranks of each number: of float64[n], or of int64[n]."""
+        """Return the minimum over the ranks of each number: of float64[n], or of int64[n]."""
 
     def add(self, numbers: NDArray[np.int64]) -> Callable[[], NDArray[np.int64] | None]:
-        """Begin to add up int64[n]; give what waits for the sums, or None on a rank that does not get them."""
+        """Begin to add up int64[n]; return what waits for the sums, or for None on a rank that does not get them."""
 
     def spread(self, text: str) -> str:
-        """Give the first rank's text."""
+        """Return the first rank's text."""
 
     def gather(self, text: str) -> list[str]:
-        """Give the texts of all ranks."""
+        """Return the texts of all ranks."""
 
 
 class Reduction:
@@ -60,18 +52,7 @@ class Reduction:
         self._stacked = stacked
 
     def wait(self) -> Histograms | None:
-        """Wait for the counts.
-
-        Returns
-        -------
-        dict of str to Histogram or None
-            None on a rank that does not get them.
-
-        Raises
-        ------
-        RuntimeError
-            The engine's own.
-        """
+        """Wait for the sums: histograms by tag, or None on a rank that does not get them."""
         sums = self._wait()
         return None if sums is None else self._stacked.received(sums)
 
@@ -79,24 +60,8 @@ class Reduction:
 def begin(engine: Engine, find: Callable[[], Any], call: str, step: int | None) -> Reduction:
     """Begin to add up histograms over all ranks: two collectives, and a third that may be waited for later.
 
-    Parameters
-    ----------
-    engine : Engine
-    find : callable
-        Gives this rank's histograms, by tag. What it raises, it raises on this rank, and an ArgumentError on all others.
-    call : str
-        What the caller was called as; the same on every rank.
-    step : int or None
-        Likewise.
-
-    Returns
-    -------
-    Reduction
-
-    Raises
-    ------
-    ArgumentError
-        On every rank, naming the difference.
+    What `find` raises on one rank, or a difference between ranks, is an ArgumentError on all others. `call`, what the
+    caller was called as, and `step` are the same on every rank.
     """
     try:
         stacked = Stacked(find())
@@ -125,14 +90,14 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
         told = f"Rank {engine.rank}: {failure}"
     elif theirs is not None and not failed:
         told = "; ".join(_differences(engine, mine, theirs))
-    found = [text for text in engine.gather(told) if text]
+    texts = [text for text in engine.gather(told) if text]
     if failed:
         msg = (
-            f"nothing was added up, since not every rank has histograms. {' '.join(found[:_NAMED])}"
+            f"nothing was added up, since not every rank has histograms. {' '.join(texts[:_NAMED])}"
         )
         raise ArgumentError(msg) from failure
     msg = (
-        f"the ranks do not agree: {'; '.join(found[:_NAMED])}. "
+        f"the ranks do not agree: {'; '.join(texts[:_NAMED])}. "
         "Accepted: the same tags, buckets and step on every rank. "
         'Hint: log what a rank lacks as histogram([]) there; buckets="tensorflow" are the same everywhere.'
     )
@@ -140,9 +105,9 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
 
 
 def _differences(engine: Engine, mine: Description, theirs: Description) -> list[str]:
-    """Say how this rank's description differs from the first rank's."""
+    """Describe how this rank's description differs from the first rank's."""
     rank, first = engine.rank, engine.first
-    found = [
+    differences = [
         f"rank {rank} has {key} {mine[key]}, rank {first} {theirs[key]}"
         for key in ("call", "step")
         if mine[key] != theirs[key]
@@ -151,17 +116,16 @@ def _differences(engine: Engine, mine: Description, theirs: Description) -> list
     lacking = [tag for tag in there if tag not in here]
     more = [tag for tag in here if tag not in there]
     if lacking:
-        found.append(f"rank {rank} lacks {_listed(lacking)}, which rank {first} has")
+        differences.append(
+            f"rank {rank} lacks {listed(map(repr, lacking), _NAMED)}, which rank {first} has"
+        )
     if more:
-        found.append(f"rank {rank} has {_listed(more)}, which rank {first} lacks")
+        differences.append(
+            f"rank {rank} has {listed(map(repr, more), _NAMED)}, which rank {first} lacks"
+        )
     others = [tag for tag in here if tag in there and here[tag] != there[tag]]
-    found += [
+    differences += [
         f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
         for tag in others[:_NAMED]
     ]
-    return found
-
-
-def _listed(tags: list[str]) -> str:
-    more = f" and {len(tags) - _NAMED} more" if len(tags) > _NAMED else ""
-    return ", ".join(map(repr, tags[:_NAMED])) + more
+    return differences

@@ -38,17 +38,8 @@ MOMENTUM = 0.9
 class Network:
     """Fully connected layers with sigmoids between them, and a softmax behind the last.
 
-    Parameters
-    ----------
-    scale : float
-        Size of the first weights, see `RUN2SCALE`.
-    rng : numpy.random.Generator
-        Where they come from.
-
-    Attributes
-    ----------
-    parameters : dict of str to float32[n_in, n_out] or float32[n_out]
-        ``fc1.weight``, ``fc1.bias`` and so on. Biases begin at zero. Updated in place.
+    `parameters`, such as ``fc1.weight`` and ``fc1.bias``, are float32 and updated in place. Weights begin at the size
+    that `scale` tells, see `RUN2SCALE`, and biases at zero.
     """
 
     def __init__(self, scale: float, rng: np.random.Generator) -> None:
@@ -60,7 +51,7 @@ class Network:
         self._velocities = {name: np.zeros_like(it) for name, it in self.parameters.items()}
 
     def forward(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Give the output float32[n, width] of every layer; that of the last is log-probabilities."""
+        """Return the output float32[n, width] of every layer; the last holds log-probabilities."""
         layer2output: dict[str, NDArray[np.float32]] = {}
         signal = images
         for layer in LAYERS:
@@ -79,7 +70,7 @@ class Network:
         digits: NDArray[np.int64],
         layer2output: dict[str, NDArray[np.float32]],
     ) -> dict[str, NDArray[np.float32]]:
-        """Give the gradient of the mean cross-entropy for every parameter, under the same names."""
+        """Return the gradient of the mean cross-entropy for every parameter, under the same names."""
         gradients: dict[str, NDArray[np.float32]] = {}
         error: Any = np.exp(layer2output[LAYERS[-1]])
         error[np.arange(len(digits)), digits] -= 1
@@ -112,39 +103,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training left.
-
-    Attributes
-    ----------
-    log_dir : Path
-        Where its event file lies.
-    histograms, scalars, steps : int
-        Number of tags of either kind, and of steps of each.
-    nbytes : int
-        Size of the event file.
-    test_accuracy : float
-        After the last epoch, 0 to 1.
-    gradient_stds : tuple of float
-        Standard deviation of the gradient of every layer's weights before training.
-    """
+    """What one training left."""
 
     log_dir: Path
-    histograms: int
+    histograms: int  # number of tags
     scalars: int
-    steps: int
-    nbytes: int
-    test_accuracy: float
-    gradient_stds: tuple[float, ...]
+    steps: int  # of each tag
+    nbytes: int  # of the event file
+    test_accuracy: float  # after the last epoch, 0 to 1
+    gradient_stds: tuple[float, ...]  # of every layer's weights before training
 
 
 def load_data(seed: int) -> Data:
-    """Shuffle scikit-learn's 1,797 handwritten digits and split them.
-
-    Raises
-    ------
-    MissingPackageError
-        scikit-learn is not installed.
-    """
+    """Shuffle scikit-learn's 1,797 handwritten digits and split them."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -162,25 +133,7 @@ def train(
 ) -> Run:
     """Train one network and log it: step 0 is before training, step n is after epoch n.
 
-    Parameters
-    ----------
-    log_dir : str
-        Directory of the event file.
-    scale : float
-        Size of the first weights.
-    data : Data
-        What to learn.
-    epochs : int
-        How often to go through it.
-    seed : int
-        Of the first weights and of the order of the batches.
-    on_epoch : callable
-        Called after every step that was logged.
-
-    Returns
-    -------
-    Run
-        A summary.
+    `seed` decides the first weights and the order of the batches; `on_epoch` is called after every logged step.
     """
     rng = np.random.default_rng(seed)
     network = Network(scale, rng)
@@ -222,7 +175,7 @@ def train(
 
 
 def _score(network: Network, data: Data) -> dict[str, float]:
-    """Give loss (cross-entropy in nats) and accuracy on both parts of the data."""
+    """Return loss (cross-entropy in nats) and accuracy on both parts of the data."""
     tag2scalar = {}
     for part, (images, digits) in (("train", data.train), ("test", data.test)):
         chances = network.forward(images)[LAYERS[-1]]
@@ -242,27 +195,14 @@ def prepare() -> None:
 
 
 def train_all(log_dir: str, epochs: int, seed: int, on_epoch: Callable[[], None]) -> Iterator[Run]:
-    """Train from the good start, then from the bad one; same data, same seed.
-
-    Parameters
-    ----------
-    log_dir : str
-        Each run gets a directory in it, which TensorBoard takes as the run's name.
-    epochs, seed, on_epoch
-        As in `train`.
-
-    Yields
-    ------
-    Run
-        When it is finished.
-    """
+    """Train from the good start, then from the bad one; same data, same seed. Yield each `Run` when it is finished."""
     data = load_data(seed)
     for name, scale in RUN2SCALE.items():
         yield train(f"{log_dir}/{name}", scale, data, epochs, seed, on_epoch)
 
 
 def describe(runs: list[Run]) -> str:
-    """Say what was written, how it went and how to look at it, in a few lines."""
+    """Summarise what was written, how it went and how to look at it."""
     lines = []
     for run in runs:
         first, last = run.gradient_stds[0], run.gradient_stds[-1]

@@ -75,8 +75,8 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     Returns
     -------
     Findings
-        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for a healthy
-        run. Notebooks show it as a table.
+        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for
+        a healthy run. Notebooks show it as a table.
 
     Raises
     ------
@@ -87,11 +87,11 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
 
     Notes
     -----
-    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is only
-    looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine enough,
-    or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell that there are some, by
-    extremes or edges that are not finite, and TensorFlow's rows not how many.
-    At most 48 histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
+    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is
+    only looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine
+    enough, or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell
+    that there are some, by extremes or edges that are not finite, and TensorFlow's rows not how many. At most 48
+    histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     vanishing_gradient warning fc1 the root mean square of the gradient is 2.2e-09, below 1e-07
     underflow warning fc1 100.0% of the gradient that is not zero is at most 2**-24, more than 30%
     """
-    found = []
+    findings = []
     with np.errstate(over="ignore", invalid="ignore"):  # of a run that explodes
         readings = [Reading(series, role(tag, kinds)) for tag, series in history.items()]
         layers = {one.tag: one.role.layer for one in readings}
@@ -115,7 +115,7 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
             for hit in rule(run, text):
                 check = text[hit.check]
                 message = check["says"].format(value=hit.value, threshold=check["threshold"])
-                found.append(
+                findings.append(
                     Finding(
                         rule=name,
                         severity=check["severity"],
@@ -131,5 +131,5 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
                         remedy=text["remedy"],
                     )
                 )
-    found.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))
-    return Findings(found)
+    findings.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))
+    return Findings(findings)

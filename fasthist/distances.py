@@ -69,20 +69,7 @@ def wasserstein(a: Histogram, b: Histogram) -> float | None:
 def distance_between(
     edges_a: Floats, counts_a: NDArray[np.generic], edges_b: Floats, counts_b: NDArray[np.generic]
 ) -> float:
-    """Give the Wasserstein-1 distance between values that lie evenly between edges.
-
-    Parameters
-    ----------
-    edges_a, edges_b : float64[n + 1]
-        Increasing.
-    counts_a, counts_b : uint64[n] or float64[n]
-        Not all 0.
-
-    Returns
-    -------
-    float
-        As `wasserstein` does.
-    """
+    """Return the Wasserstein-1 distance between values spread evenly between increasing edges; some must be counted."""
     exponent = max(_exponent(edges_a), _exponent(edges_b))
     if exponent:
         edges_a, edges_b = np.ldexp(edges_a, -exponent), np.ldexp(edges_b, -exponent)
@@ -94,31 +81,22 @@ def distance_between(
 
 
 def distances_of_pairs(a: Joined, b: Joined, pairs: NDArray[np.int64]) -> Floats:
-    """Give the Wasserstein-1 distances of histograms as they stand in files, over the files' own buckets.
+    """Return the Wasserstein-1 distances, float64[k], of pairs (int64[k, 2]) of histograms over the files' own buckets.
 
-    Parameters
-    ----------
-    a, b : Joined
-    pairs : int64[k, 2]
-        Which of `a` and which of `b`.
-
-    Returns
-    -------
-    float64[k]
-        NaN where `distance_between` has to look: edges are so far apart that their difference may not fit float64.
+    NaN where `distance_between` has to decide: the difference of edges may not fit float64.
     """
     i, j = pairs.T
-    found = transport.wasserstein_of_pairs(
+    distances = transport.wasserstein_of_pairs(
         a.limits, a.counts, np.column_stack((a.starts[i], a.stops[i])),
         b.limits, b.counts, np.column_stack((b.starts[j], b.stops[j])),
     )  # fmt: skip
     reach = np.maximum(np.abs(a.ends[i]).max(axis=1), np.abs(b.ends[j]).max(axis=1))
-    found[reach > _FAR] = np.nan
-    return found
+    distances[reach > _FAR] = np.nan
+    return distances
 
 
 def _exponent(points: Floats) -> int:
-    """Give the power of two to divide sorted points by, so that no difference of them overflows; 0 for most."""
+    """Return the power of two to divide sorted points by, so that no difference of them overflows; 0 for most."""
     return 100 if max(-points[0], points[-1]) > _FAR else 0
 
 
@@ -196,7 +174,7 @@ def psi(a: Histogram, b: Histogram) -> float | None:
 
 
 def _on_same_points(rows_a: Floats, rows_b: Floats) -> Floats:
-    """Give the shares of the values of both below each edge of one of them, and up to it, in turns: float64[2, 2 m]."""
+    """Return the shares of both below each edge of either, and up to it, in turns: float64[2, 2 m]."""
     rows = [rows_a, rows_b]
     points = np.unique(np.concatenate([one[:, :2].ravel() for one in rows]))
     exponent = _exponent(points)
@@ -224,7 +202,7 @@ def _jumping(rows: Floats, edges: Floats, points: Floats, narrow: float) -> Floa
 
 
 def _parts(levels: Floats, reference: Floats, shares: Floats) -> Floats:
-    """Give what both hold of the parts between the places where the reference reaches some shares, float64[2, k]."""
+    """Return the shares of both between the places where the reference reaches given shares: float64[2, k]."""
     i = reference.searchsorted(shares)
     # From an even to an odd place the shares jump, at one point, which is one cut however many shares it reaches.
     jumps = i % 2 == 1

@@ -51,23 +51,23 @@ def all_reduce(
     Raises
     ------
     ArgumentError
-        On every rank, naming the difference: the tags, buckets, step, or what is called are not the same everywhere, or a
-        rank's histograms cannot be sent. On this rank: it is not in the group, or there is no group.
+        On every rank, naming the difference: the tags, buckets, step, or what is called are not the same everywhere,
+        or a rank's histograms cannot be sent. On this rank: it is not in the group, or there is no group.
     RuntimeError
         The engine's own, such as after its timeout, where a rank is gone or does not call.
 
     Notes
     -----
-    Counts, `min` and `max` are those of the data put together. `sum` and `sum_squares` are added up as whole numbers: the
-    same bits on every rank, whatever the number and order of ranks, within R * 2**-80 of the largest rank's sum before it
-    is rounded. What is added up over "auto" is over "tensorflow", without an outline.
+    Counts, `min` and `max` are those of the data put together. `sum` and `sum_squares` are added up as whole numbers:
+    the same bits on every rank, whatever the number and order of ranks, within R * 2**-80 of the largest rank's sum
+    before it is rounded. What is added up over "auto" is over "tensorflow", without an outline.
 
     Three collectives, by Gloo, NCCL or another engine, in host memory if the group has an engine for it, else on its
-    device: MIN of three int64, which show whether the ranks agree; MIN of 13 float64 for each tensor; SUM of int64, the
-    counts from the first bucket that any rank has used to the last, on either side of the middle, two in one where they are
-    small, and 17 numbers more. For 1,000 float32 tensors these are 1 to 2 MB, and 8 MB if every bucket is used (15 MB if the
-    ranks have more than 2**31 values of each tensor). The first two are waited for with `async_op` too; other collectives of
-    the group may follow before ``wait()``.
+    device: MIN of three int64, which show whether the ranks agree; MIN of 13 float64 for each tensor; SUM of int64,
+    the counts from the first bucket that any rank has used to the last, on either side of the middle, two in one
+    where they are small, and 17 numbers more. For 1,000 float32 tensors these are 1 to 2 MB, and 8 MB if every bucket
+    is used (15 MB if the ranks have more than 2**31 values of each tensor). The first two are waited for with
+    `async_op` too; other collectives of the group may follow before ``wait()``.
 
     Examples
     --------
@@ -115,8 +115,8 @@ def histograms(
     Parameters
     ----------
     values : tree
-        As in `fasthist.histograms`. `DTensor` leaves are counted once, whatever their placement; all others are taken to
-        be each rank's own, and added up.
+        As in `fasthist.histograms`. `DTensor` leaves are counted once, whatever their placement; all others are taken
+        to be each rank's own, and added up.
     group, step
         As in `all_reduce`. Where ranks of a tensor's mesh are not in the group, what they alone have is not counted.
     redistribute : bool
@@ -143,8 +143,8 @@ def histograms(
         parts = {tag: sharding.local_part(leaf, tag, ranks) for tag, leaf in leaves.items()}
         return compute.histograms(parts, buckets="tensorflow")
 
-    found: Histograms = _reduced(count, group, None, step, False)
-    return found
+    summed: Histograms = _reduced(count, group, None, step, False)
+    return summed
 
 
 class _Torch:
@@ -213,17 +213,7 @@ def _final(leaf: Any) -> Any:
 
 
 def check_group(group: Any) -> None:
-    """Check that this rank can reduce over a group.
-
-    Parameters
-    ----------
-    group : torch.distributed.ProcessGroup or None
-
-    Raises
-    ------
-    ArgumentError
-        There is no group, or this rank is not in it.
-    """
+    """Raise ArgumentError if there is no process group, or this rank is not in it."""
     if not (dist.is_available() and dist.is_initialized()):
         msg = (
             "torch.distributed has no process group. Accepted: ranks that have made one. "
@@ -236,7 +226,7 @@ def check_group(group: Any) -> None:
 
 
 def _device(group: Any) -> Any:
-    """Give the device from which the group sends."""
+    """Return the device from which the group sends."""
     engines = dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
     if "cpu" in engines:
         return torch.device("cpu")

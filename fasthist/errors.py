@@ -1,4 +1,4 @@
-"""Every error that fasthist raises on purpose.
+"""Every error that fasthist raises on purpose, and what the texts of several need.
 
 Each class is a `FasthistError` and also the builtin that a caller would expect, so both
 ``except fasthist.FasthistError`` and ``except ValueError`` work. Every text says what was wrong with
@@ -6,6 +6,9 @@ the value, what is accepted, and what to do next.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 
 class FasthistError(Exception):
@@ -73,3 +76,19 @@ class MissingPackageError(FasthistError, ImportError):
         return cls(
             f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'"
         )
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """Join the first few names, and say how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def compiled(pattern: str | re.Pattern[str], argument: str) -> re.Pattern[str]:
+    """Compile a regular expression, or raise ArgumentError that names the argument with its value."""
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        msg = f"{argument} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
+        raise ArgumentError(msg) from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, listed
 from fasthist.events.finding import event_files, run_files
 from fasthist.events.index import RunIndex
 from fasthist.events.stored import check_exists, is_dir, join, names_in, size_of
@@ -31,9 +31,9 @@ class History(Mapping[str, Series]):
 
     Notes
     -----
-    Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote from
-    there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows written by
-    fasthist are left out with the rest, as on TensorBoard's page.
+    Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote
+    from there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows
+    written by fasthist are left out with the rest, as on TensorBoard's page.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class History(Mapping[str, Series]):
         self._series: dict[str, Series] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what is pickled: without the series, which would bring their tables once more."""
+        """Return what to pickle: without the series, which would bring their tables once more."""
         return vars(self) | {"_series": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,14 +92,17 @@ class History(Mapping[str, Series]):
         OSError
             A file or directory cannot be read.
         """
-        found = find_runs(path, skip_corrupt=skip_corrupt)
-        if run is None and len(found) > 1:
-            msg = f"{os.fspath(path)} holds {len(found)} runs: {_names(found)}. Accepted: one. Hint: name it with run=."
+        histories = find_runs(path, skip_corrupt=skip_corrupt)
+        if run is None and len(histories) > 1:
+            msg = (
+                f"{os.fspath(path)} holds {len(histories)} runs: {listed(map(repr, histories), 8)}. "
+                "Accepted: one. Hint: name it with run=."
+            )
             raise ArgumentError(msg)
-        if run is not None and run not in found:
-            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {_names(found)}."
+        if run is not None and run not in histories:
+            msg = f"run={run!r} is not below {os.fspath(path)}. Accepted: {listed(map(repr, histories), 8)}."
             raise ArgumentError(msg)
-        history = next(iter(found.values())) if run is None else found[run]
+        history = next(iter(histories.values())) if run is None else histories[run]
         history.refresh()
         return history
 
@@ -235,27 +238,15 @@ class History(Mapping[str, Series]):
 
 
 def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> dict[str, History]:
-    """Find every run below a directory, and read nothing yet: `History.refresh` does.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such directory or file, or no event file in it.
-    """
+    """Find every run below a directory, without reading it; ArgumentError if there is no event file."""
     name = os.fsdecode(path)
     check_exists(name)
     is_file = not is_dir(name)
-    found = {
+    histories = {
         run: History(name if is_file else join(name, run), run, skip_corrupt=skip_corrupt)
         for run, _ in run_files(name)
     }
-    if not found:
+    if not histories:
         msg = f"{name} holds no event files, nor does any directory in it. Accepted: a directory of TensorBoard's."
         raise ArgumentError(msg)
-    return found
-
-
-def _names(runs: Mapping[str, object], most: int = 8) -> str:
-    names = [repr(name) for name in runs]
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return histories

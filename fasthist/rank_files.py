@@ -1,9 +1,9 @@
 """The event files that the ranks of a run wrote, each on its own: whose they are, what they hold, and its sum.
 
-A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice, in
-the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so for
-each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of what a rank
-has written twice, as after a restart, the last counts.
+A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice,
+in the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so
+for each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of
+what a rank has written twice, as after a restart, the last counts.
 """
 
 from __future__ import annotations
@@ -47,34 +47,20 @@ class Rank(NamedTuple):
 
 @dataclass
 class Index:
-    """What the files of all ranks hold.
+    """What the files of all ranks hold, by tag and step.
 
-    Attributes
-    ----------
-    holders : dict of (str, int) to int
-        For each tag and step the ranks that have it, as bits.
-    sizes : dict of Path to int
-        Histograms in each file.
-    again : Counter
-        How many times a rank (by number), tag and step comes before the one that counts.
-    spans : dict of int to (float, float)
-        For each rank the wall times of its first and its last histogram.
+    `again` counts how often a rank (by number), tag and step comes before the one that counts; `spans` holds the wall
+    times of each rank's first and last histogram.
     """
 
-    holders: dict[Key, int] = field(default_factory=dict)
-    sizes: dict[Path, int] = field(default_factory=dict)
+    holders: dict[Key, int] = field(default_factory=dict)  # ranks, as bits
+    sizes: dict[Path, int] = field(default_factory=dict)  # histograms in each file
     again: Counter[tuple[int, str, int]] = field(default_factory=Counter)
     spans: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def find_ranks(directory: Path) -> list[Rank]:
-    """Group the event files in a directory, and in those in it, by rank.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such directory, it has the files of one rank at most, or it cannot be told whose files they are.
-    """
+    """Group the event files in a directory, and in those in it, by rank; ArgumentError if that is not possible."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "is not there"
         msg = f"{directory} {what}. Accepted: a directory that the ranks' event files are in."
@@ -111,23 +97,23 @@ def find_ranks(directory: Path) -> list[Rank]:
 
 
 def _suffix(name: str) -> str:
-    found = _OURS.search(name) or _OTHERS.search(name)
+    match = _OURS.search(name) or _OTHERS.search(name)
     # Who writes no process number (tensorboardX) tells ranks apart by all that comes after the time.
-    suffix = found[1] if found else name.partition("tfevents")[2].lstrip(".0123456789")
+    suffix = match[1] if match else name.partition("tfevents")[2].lstrip(".0123456789")
     return suffix.removesuffix(".v2")  # which TensorFlow puts behind the suffix
 
 
 def _natural(name: str) -> list[str | int]:
-    """Give what sorts rank10 behind rank9."""
+    """Return a sort key that puts rank10 behind rank9."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def lost_ranks(ranks: list[Rank]) -> list[str]:
     """Name the ranks that are missing from those numbered with the word "rank", as in .rank0 and .rank2."""
-    found = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
-    numbers = {int(match[2]) for match in found if match}
-    begins = {(match[1], match[3]) for match in found if match}
-    if None in found or len(begins) != 1:
+    matches = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
+    numbers = {int(match[2]) for match in matches if match}
+    begins = {(match[1], match[3]) for match in matches if match}
+    if None in matches or len(begins) != 1:
         return []
     ((before, after),) = begins
     missing = sorted(set(range(max(numbers))) - numbers)
@@ -135,33 +121,19 @@ def lost_ranks(ranks: list[Rank]) -> list[str]:
 
 
 def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
-    """Read all files for what they hold.
-
-    Parameters
-    ----------
-    ranks : list of Rank
-    advance : callable
-        Called with the bytes of each file.
-
-    Raises
-    ------
-    ArgumentError
-        There is no histogram in them.
-    EventFileError
-        A record is damaged.
-    """
+    """Read all files for what they hold, reporting the bytes of each; ArgumentError if there is no histogram."""
     index = Index()
     for number, rank in enumerate(ranks):
         for path in rank.paths:
             size = 0
-            for one in read(path):
-                key = (one.tag, one.step)
+            for item in read(path):
+                key = (item.tag, item.step)
                 holders = index.holders.get(key, 0)
                 if holders >> number & 1:
-                    index.again[number, one.tag, one.step] += 1
+                    index.again[number, item.tag, item.step] += 1
                 index.holders[key] = holders | 1 << number
-                begin, end = index.spans.get(number, (one.wall_time, one.wall_time))
-                index.spans[number] = min(begin, one.wall_time), max(end, one.wall_time)
+                begin, end = index.spans.get(number, (item.wall_time, item.wall_time))
+                index.spans[number] = min(begin, item.wall_time), max(end, item.wall_time)
                 size += 1
             index.sizes[path] = size
             advance(path.stat().st_size)
@@ -172,15 +144,10 @@ def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
 
 
 def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> None:
-    """Refuse files that are of two runs, unless their names number them with the word "rank".
+    """Raise ArgumentError for files of two runs, unless their names number them with the word "rank".
 
-    Ranks log at the same time, and mostly the same tags. Of those that log one step alone the times tell nothing: they may
-    be the parts of a checkpoint, which are logged one after the other.
-
-    Raises
-    ------
-    ArgumentError
-        One ended before another began, or, without `allow_missing`, most tags of two are not in both.
+    Ranks log at the same time, and mostly the same tags (not checked with `allow_missing`). The times of ranks that log
+    only one step prove nothing: they may be the parts of a checkpoint, which are logged one after the other.
     """
     if all(_NUMBERED.fullmatch(rank.name) for rank in ranks):
         return
@@ -194,16 +161,16 @@ def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> No
     order = sorted(index.spans, key=index.spans.__getitem__)
     last = order[0]
     for number in order[1:]:
-        one, other = ranks[last].name, ranks[number].name
+        earlier, later = ranks[last].name, ranks[number].name
         # One process may write for one rank after the other, as tests do; it then names them alike.
-        alike = re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
+        alike = re.sub(r"\d+", "0", earlier) == re.sub(r"\d+", "0", later)
         pause = index.spans[number][0] - index.spans[last][1]
         common = tags[last] & tags[number]
         problem = ""
         if pause > alike * _PAUSE and min(len(steps[last]), len(steps[number])) > 1:
-            problem = f"{one} ended before {other} began"
+            problem = f"{earlier} ended before {later} began"
         elif not allow_missing and 2 * len(common) < len(tags[last] | tags[number]):
-            problem = f"most tags of {one} and {other} are not in both"
+            problem = f"most tags of {earlier} and {later} are not in both"
         if problem:
             msg = (
                 f"{problem}, so they are taken for two runs. Accepted: the files of the ranks of one run. Hint: compare runs "
@@ -214,46 +181,27 @@ def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> No
 
 
 def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[list[ReadHistogram]]:
-    """Give what the ranks have for each tag and step, in the order of the first rank's files.
-
-    Parameters
-    ----------
-    ranks : list of Rank
-    index : Index
-        Of the same files.
-    chosen : set of (str, int)
-        The tags and steps to be given.
-
-    Yields
-    ------
-    list of ReadHistogram
-        One for each rank that has this tag and step, in their order.
-
-    Raises
-    ------
-    ArgumentError
-        A file has become shorter meanwhile.
-    """
+    """Yield each rank's histogram of every chosen tag and step, in the order of the first rank's files."""
     again = index.again.copy()
     waiting: dict[Key, dict[int, ReadHistogram]] = {}
 
     def last_ones(number: int) -> Iterator[ReadHistogram]:
         for path in ranks[number].paths:
             # What has been written since the index was made is not in it.
-            for one in itertools.islice(read(path), index.sizes[path]):
-                if again[number, one.tag, one.step]:
-                    again[number, one.tag, one.step] -= 1
-                elif (one.tag, one.step) in chosen:
-                    yield one
+            for item in itertools.islice(read(path), index.sizes[path]):
+                if again[number, item.tag, item.step]:
+                    again[number, item.tag, item.step] -= 1
+                elif (item.tag, item.step) in chosen:
+                    yield item
 
-    def joined(number: int, one: ReadHistogram) -> list[ReadHistogram] | None:
-        key = (one.tag, one.step)
-        found = waiting.setdefault(key, {})
-        found[number] = one
-        if len(found) < index.holders[key].bit_count():
+    def joined(number: int, item: ReadHistogram) -> list[ReadHistogram] | None:
+        key = (item.tag, item.step)
+        parts = waiting.setdefault(key, {})
+        parts[number] = item
+        if len(parts) < index.holders[key].bit_count():
             return None
         del waiting[key]
-        return [found[number] for number in sorted(found)]
+        return [parts[number] for number in sorted(parts)]
 
     streams = [last_ones(number) for number in range(len(ranks))]
     for first, stream in enumerate(streams):
@@ -279,24 +227,11 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 
 
 def added(parts: list[Histogram]) -> Histogram:
-    """Add up histograms from files, of disjoint values.
+    """Add up histograms from files, of disjoint values and without an outline; BucketsError if counts are not whole.
 
-    Parameters
-    ----------
-    parts : list of Histogram
-        At least one, over any buckets, without an outline.
-
-    Returns
-    -------
-    Histogram
-        `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as far
-        as a file tells, the counts are exact. Else they have an outline, made of the parts' buckets, inside which values
-        are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
-
-    Raises
-    ------
-    BucketsError
-        The counts of one are not whole.
+    `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as
+    far as a file tells, the counts are exact. Else the sum has an outline, made of the parts' buckets, inside which
+    values are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
     """
     if any(part.counts.dtype.kind == "f" for part in parts):
         msg = "counts that are not whole numbers, or beyond 2**53, cannot be added. Accepted: whole counts."
@@ -355,7 +290,7 @@ def _outline(part: Histogram) -> Part:
 
 
 def incomplete(ranks: list[Rank], index: Index) -> list[str]:
-    """Say which tags and steps some ranks lack, in a line for each tag and set of ranks."""
+    """Describe which tags and steps some ranks lack, in a line for each tag and set of ranks."""
     everyone = (1 << len(ranks)) - 1
     found: dict[tuple[int, str], list[int]] = {}
     for (tag, step), holders in index.holders.items():

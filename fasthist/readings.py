@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled
 from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.tag_series import Series
@@ -61,21 +61,11 @@ _TINY = 2.0**-24 * 1.001 * np.array([-1.0, 1.0])
 
 @dataclass(frozen=True)
 class Role:
-    """What a tag is.
-
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`, or "" if its name does not tell.
-    name : str
-        Of the parameter or module, without the kind: the same for a weight, its gradient and its update.
-    layer : str
-        The module that a parameter belongs to; of an activation its own.
-    """
+    """What a tag is: its kind, one of `KINDS` or "" if unknown, and the name and layer that it belongs to."""
 
     kind: str
-    name: str
-    layer: str
+    name: str  # of the parameter or module, without the kind: the same for a weight, its gradient and its update
+    layer: str  # the module of a parameter; an activation's own
 
     @functools.cached_property
     def is_bias(self) -> bool:
@@ -89,21 +79,8 @@ class Role:
 
 
 def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
-    """Tell what a tag is from its name.
+    """Tell what a tag is from its name; `kinds` maps regular expressions to kinds, and the first that matches counts.
 
-    Parameters
-    ----------
-    tag : str
-    kinds : mapping of str to str, optional
-        Regular expressions, searched for in the tag, and the kind of those that match; the first one counts.
-
-    Raises
-    ------
-    ArgumentError
-        One of `kinds` is no regular expression, or its value none of `KINDS`.
-
-    Examples
-    --------
     >>> role("gradients/fc1.weight")
     Role(kind='gradient', name='fc1.weight', layer='fc1')
     >>> role("fc1.weight.grad")
@@ -120,27 +97,23 @@ def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
 
 
 def _checked(kinds: Mapping[str, str] | None) -> list[tuple[re.Pattern[str], str]]:
-    found = []
+    expressions = []
     for pattern, kind in (kinds or {}).items():
         if kind not in KINDS:
             msg = f"kind {kind!r} of {pattern!r} is not known. Accepted: {', '.join(KINDS)}."
             raise ArgumentError(msg)
-        try:
-            found.append((re.compile(pattern), kind))
-        except re.error as error:
-            msg = f"{pattern!r} is no regular expression: {error}."
-            raise ArgumentError(msg) from error
-    return found
+        expressions.append((compiled(pattern, repr(pattern)), kind))
+    return expressions
 
 
 def _from_name(tag: str) -> tuple[str, str]:
-    """Give the kind, and the tag without it."""
+    """Return the kind, and the tag without it."""
     for kind, pattern in _FIRST.items():
-        if (found := pattern.match(tag)) is not None:
-            return kind, tag[found.end() :]
+        if (match := pattern.match(tag)) is not None:
+            return kind, tag[match.end() :]
     for kind, pattern in _ANYWHERE.items():
-        if (found := pattern.search(tag)) is not None:
-            return kind, (tag[: found.start()] + tag[found.end() :]).strip("/._") or tag
+        if (match := pattern.search(tag)) is not None:
+            return kind, (tag[: match.start()] + tag[match.end() :]).strip("/._") or tag
     last = _last_part(tag)[2]
     if _PARAMETER.fullmatch(last):
         return "weight", tag
@@ -154,20 +127,11 @@ def _last_part(name: str) -> tuple[str, str, str]:
 
 @dataclass
 class Reading:
-    """The numbers of one tag, at steps where every value is finite; those of other steps are in `bad_steps`.
+    """The numbers of one tag: float64[n] at the `steps` (int64[n]) where every value is finite.
 
-    Attributes
-    ----------
-    series : Series
-    role : Role
-    fan_in : float or None
-        Of a weight matrix: inputs of each unit. It is told by the bias beside it.
-    steps : int64[n]
-    num, min, max, mean, std, rms : float64[n]
-    bad_steps : int64[k]
-        Steps at which some value is NaN or infinite.
-    bad_counts, inf_counts : float64[k]
-        How many, and how many of them are infinite; of another library's file, those that it does not count there.
+    `bad_steps` are the others; `bad_counts` and `inf_counts` tell how many values are NaN or infinite there, and how
+    many infinite; of another library's file, those that it does not count. `fan_in`, the inputs of each unit of a
+    weight matrix, is told by the bias beside it.
     """
 
     series: Series
@@ -259,40 +223,35 @@ class Reading:
 
 
 class Readings:
-    """The readings of a run, in the order of its tags.
-
-    Parameters
-    ----------
-    readings : sequence of Reading
-    """
+    """The readings of a run, in the order of its tags."""
 
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.all = readings
-        self._named = {(one.role.kind, one.role.name): one for one in readings}
+        self._named = {(reading.role.kind, reading.role.name): reading for reading in readings}
         biases: dict[str, list[Reading]] = {}
-        for one in self.kind("weight"):
-            if one.role.is_bias:
-                biases.setdefault(one.role.layer, []).append(one)
-        for one in self.kind("weight"):
-            if not one.role.is_bias:
-                one.fan_in = _fan_in(one, biases.get(one.role.layer, []))
-        for one in (*self.kind("gradient"), *self.kind("update")):
-            weight = self.named("weight", one.role.name)
-            one.fan_in = None if weight is None else weight.fan_in
+        for reading in self.kind("weight"):
+            if reading.role.is_bias:
+                biases.setdefault(reading.role.layer, []).append(reading)
+        for reading in self.kind("weight"):
+            if not reading.role.is_bias:
+                reading.fan_in = _fan_in(reading, biases.get(reading.role.layer, []))
+        for reading in (*self.kind("gradient"), *self.kind("update")):
+            weight = self.named("weight", reading.role.name)
+            reading.fan_in = None if weight is None else weight.fan_in
         self.steps, self._gradient = _largest(self.kind("gradient"))
 
     def kind(self, kind: str) -> list[Reading]:
-        """Give those of a kind that have a step of finite values."""
-        return [one for one in self.all if one.role.kind == kind and one.steps.size]
+        """Return those of a kind that have a step of finite values."""
+        return [reading for reading in self.all if reading.role.kind == kind and reading.steps.size]
 
     def matrices(self, kind: str) -> list[Reading]:
-        """Give those of a kind that belong to weight matrices."""
-        return [one for one in self.kind(kind) if self._is_matrix(one)]
+        """Return those of a kind that belong to weight matrices."""
+        return [reading for reading in self.kind(kind) if self._is_matrix(reading)]
 
     def named(self, kind: str, name: str) -> Reading | None:
-        """Give the one of a parameter, if it is there and has a step of finite values."""
-        found = self._named.get((kind, name))
-        return found if found is not None and found.steps.size else None
+        """Return the one of a parameter, if it has a step of finite values."""
+        reading = self._named.get((kind, name))
+        return reading if reading is not None and reading.steps.size else None
 
     @property
     def first_gradient(self) -> float:
@@ -300,17 +259,17 @@ class Readings:
         return float(self._gradient[0]) if self._gradient.size else 0.0
 
     def unsettled(self, steps: Steps) -> Mask:
-        """Say at which steps something is still learned: not every gradient is down to a thousandth of the first."""
+        """Mark the steps at which some gradient is still above a thousandth of the first."""
         now = self._gradient[np.searchsorted(self.steps, steps)]
         return now >= 1e-3 * self.first_gradient
 
-    def _is_matrix(self, one: Reading) -> bool:
-        weight = self.named("weight", one.role.name)
-        return one.is_matrix and (weight is None or weight.is_matrix)
+    def _is_matrix(self, reading: Reading) -> bool:
+        weight = self.named("weight", reading.role.name)
+        return reading.is_matrix and (weight is None or weight.is_matrix)
 
 
 def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
-    """Give how many weights there are to each bias beside them, of those of its layer."""
+    """Return how many weights there are to each bias of the same layer."""
     name = weight.role.name.removeprefix(weight.role.layer)
     beside = {name.replace(word, "bias") for word in ("weight", "kernel", "scale")}
     beside.add(name.replace("gamma", "beta"))
@@ -321,12 +280,14 @@ def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
 
 
 def _largest(readings: Sequence[Reading]) -> tuple[Steps, Floats]:
-    """Give the steps of any of the readings, and the largest norm at each."""
-    steps = np.unique(np.concatenate([one.steps for one in readings] or [np.empty(0, np.int64)]))
-    found = np.zeros(steps.size)
-    for one in readings:
-        np.maximum.at(found, np.searchsorted(steps, one.steps), one.norm)
-    return steps, found
+    """Return the steps of any of the readings, and the largest norm at each."""
+    steps = np.unique(
+        np.concatenate([reading.steps for reading in readings] or [np.empty(0, np.int64)])
+    )
+    largest = np.zeros(steps.size)
+    for reading in readings:
+        np.maximum.at(largest, np.searchsorted(steps, reading.steps), reading.norm)
+    return steps, largest
 
 
 LOOK = np.dtype(
@@ -369,8 +330,8 @@ def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
     )
 
 
-def _at_end(found: Floats, edges: Floats, reached: Floats) -> Floats:
-    """Give the shares near the first edge; where its row is too wide for that, what it holds more than the next one."""
+def _at_end(shares: Floats, edges: Floats, reached: Floats) -> Floats:
+    """Return the shares near the first edge; if the end bin is too wide for that, its excess over its neighbour."""
     if edges.size < 3 or edges[1] - edges[0] <= NEAR[0]:
-        return found
+        return shares
     return np.full(NEAR.size, max(2 * reached[1] - reached[0] - reached[2], 0.0))

@@ -1,4 +1,4 @@
-"""The rules of `fasthist.diagnosis`: one function each, over the readings of a run. Thresholds are in ``rules.toml``."""
+"""The rules of `fasthist.diagnosis`, one function each over the readings of a run; thresholds: ``rules.toml``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FIRST_STEPS = 10
 
 @functools.cache
 def texts() -> dict[str, dict[str, Any]]:
-    """Give what ``rules.toml`` holds: for each rule why, remedy and its checks."""
+    """Load ``rules.toml``: for each rule why, remedy and its checks."""
     return tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
 class Hit:
-    """That a check of a rule found something: where, when and how much."""
+    """What a check of a rule found: where, when and how much."""
 
     check: str
     tag: str
@@ -37,7 +37,7 @@ class Hit:
 
 
 def _stretch(mask: Mask, share: float = 0.2) -> slice | None:
-    """Give the longest row of steps for which the mask holds; None if it is no fifth of them, or less than three."""
+    """Return the longest run of steps where the mask holds; None if shorter than `share` of them, or than three."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False]))))
     if not edges.size:
         return None
@@ -51,7 +51,7 @@ def _stretch(mask: Mask, share: float = 0.2) -> slice | None:
 def _lasting(
     check: str, one: Reading, steps: Steps, values: Floats, mask: Mask, share: float = 0.2
 ) -> Iterator[Hit]:
-    """Give a hit with the median value if the mask holds for long enough."""
+    """Yield a hit with the median value if the mask holds for long enough."""
     held = _stretch(mask, share)
     if held is not None:
         first, last = int(steps[held.start]), int(steps[held.stop - 1])
@@ -59,7 +59,7 @@ def _lasting(
 
 
 def _worst(check: str, one: Reading, steps: Steps, values: Floats, mask: Mask) -> Iterator[Hit]:
-    """Give a hit with the largest value if the mask holds anywhere."""
+    """Yield a hit with the largest value if the mask holds anywhere."""
     if mask.any():
         held = steps[mask]
         yield Hit(check, one.tag, int(held[0]), int(held[-1]), float(values[mask].max()))

@@ -1,8 +1,8 @@
 """Where adapters send histograms: TensorBoard's files, or the tracker that a team already uses.
 
-A sink counts what it is given with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside each
-it logs the mean and the standard deviation, which the trackers' histograms lack, and how many values are NaN or infinite, if
-any are.
+A sink counts what it is given with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside
+each it logs the mean and the standard deviation, which the trackers' histograms lack, and how many values are NaN or
+infinite, if any are.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _TrackerSink(ABC):
         self._log(histograms(tree), global_step)
 
     @abstractmethod
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         """Hand over the histograms of a step."""
 
     def flush(self) -> None:  # noqa: B027 - nothing is held here
@@ -85,8 +85,8 @@ class _RowSink(_TrackerSink):
         self._run = run
         self._step_metric = step_metric
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        values = _values(found, self._method)
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        values = _values(histograms, self._method)
         if self._step_metric is None:
             self._run.log(values, step=step)
         else:
@@ -114,8 +114,9 @@ class WandbSink(_RowSink):
 
     Notes
     -----
-    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too. W&B
-    drops what is logged for a step before its last one: then the histograms go to the next row, with "global_step" beside.
+    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too.
+    W&B drops what is logged for a step before its last one: then the histograms go to the next row, with
+    "global_step" beside.
     """
 
     _method = "to_wandb"
@@ -126,11 +127,11 @@ class WandbSink(_RowSink):
             msg = "there is no W&B run. Accepted: WandbSink(run), or a call of wandb.init() before it."
             raise ArgumentError(msg)
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         if self._step_metric is None and step is not None and step < getattr(self._run, "step", 0):
-            self._run.log({**_values(found, self._method), "global_step": step})
+            self._run.log({**_values(histograms, self._method), "global_step": step})
         else:
-            super()._log(found, step)
+            super()._log(histograms, step)
 
 
 class TrackioSink(_RowSink):
@@ -186,12 +187,12 @@ class SwanlabSink(_RowSink):
             raise ArgumentError(msg)
 
 
-def _values(found: dict[str, Histogram], method: str) -> dict[str, Any]:
+def _values(histograms: dict[str, Histogram], method: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for tag, one in found.items():
-        if one.num:
-            values[tag] = getattr(one, method)()
-        values.update(_scalars(tag, one))
+    for tag, histogram in histograms.items():
+        if histogram.num:
+            values[tag] = getattr(histogram, method)()
+        values.update(_scalars(tag, histogram))
     return values
 
 
@@ -206,8 +207,8 @@ class AimSink(_TrackerSink):
     def __init__(self, run: Any) -> None:
         self._run = run
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        for name, value in _values(found, "to_aim").items():
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        for name, value in _values(histograms, "to_aim").items():
             self._run.track(value, name=name, step=step)
 
 
@@ -222,11 +223,11 @@ class CometSink(_TrackerSink):
     def __init__(self, experiment: Any) -> None:
         self._experiment = experiment
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
-        for tag, one in found.items():
-            if one.num:
-                self._experiment.log_histogram_3d(one.to_comet(), name=tag, step=step or 0)
-            self._experiment.log_metrics(dict(_scalars(tag, one)), step=step)
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
+        for tag, histogram in histograms.items():
+            if histogram.num:
+                self._experiment.log_histogram_3d(histogram.to_comet(), name=tag, step=step or 0)
+            self._experiment.log_metrics(dict(_scalars(tag, histogram)), step=step)
 
 
 class MlflowSink(_TrackerSink):
@@ -248,8 +249,8 @@ class MlflowSink(_TrackerSink):
 
     Notes
     -----
-    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that MLflow
-    refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
+    Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that
+    MLflow refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
     """
 
     def __init__(self, run_id: str | None = None, client: Any = None) -> None:
@@ -264,13 +265,13 @@ class MlflowSink(_TrackerSink):
         self._metric = require("mlflow.entities", "mlflow").Metric
         self._names: dict[str, str] = {}
 
-    def _log(self, found: dict[str, Histogram], step: int | None) -> None:
+    def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         step, now, metrics = step or 0, int(time.time() * 1000), []
-        for tag, one in found.items():
-            if one.num:
+        for tag, histogram in histograms.items():
+            if histogram.num:
                 path = f"histograms/{_mlflow_name(tag)}/{step}.png"
-                self._client.log_figure(self._run_id, one.to_mlflow(), path)
-            for name, value in _scalars(tag, one):
+                self._client.log_figure(self._run_id, histogram.to_mlflow(), path)
+            for name, value in _scalars(tag, histogram):
                 metrics.append(self._metric(self._name_of(name), value, now, step))
         for first in range(0, len(metrics), _MLFLOW_MOST):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + _MLFLOW_MOST])
@@ -300,9 +301,9 @@ def _free(name: str, taken: Iterable[str]) -> str:
     start = free = name
     rest = ""
     while True:
-        clash = next((one for one in taken if f"{one}/".startswith(f"{free}/")), None)
+        clash = next((other for other in taken if f"{other}/".startswith(f"{free}/")), None)
         if clash is None:
-            clash = next((one for one in taken if free.startswith(f"{one}/")), None)
+            clash = next((other for other in taken if free.startswith(f"{other}/")), None)
             if clash is None:
                 return free
             start, rest, count = clash, free[len(clash) :], 0
@@ -395,9 +396,9 @@ def as_sink(writer: Any) -> Sink | None:
     Parameters
     ----------
     writer : path, Sink, writer, run, tracker or logger
-        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a logger
-        of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as ``wandb`` stands
-        for the run that it has begun.
+        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a
+        logger of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as
+        ``wandb`` stands for the run that it has begun.
 
     Returns
     -------
@@ -418,13 +419,7 @@ def as_sink(writer: Any) -> Sink | None:
 
 
 def lent_sink(writer: Any) -> Sink | None:
-    """Do what `as_sink` does, for a single call: a path is refused, since nobody would close its files.
-
-    Raises
-    ------
-    ArgumentError
-        `writer` is a path, or what `as_sink` refuses.
-    """
+    """Do what `as_sink` does, for a single call: refuse a path, since nobody would close its files."""
     if isinstance(writer, (str, os.PathLike)):
         msg = f"writer={writer!r} would be opened at each call. Accepted: what is open. Hint: fasthist.SummaryWriter(path)."
         raise ArgumentError(msg)
@@ -432,22 +427,9 @@ def lent_sink(writer: Any) -> Sink | None:
 
 
 def sink_opener(writer: Any) -> Callable[[], Sink | None]:
-    """Check a writer now, and open the sink for it later: callbacks are made before there are ranks and runs.
+    """Check a writer now, and return what opens its sink later: callbacks are made before there are ranks and runs.
 
-    Parameters
-    ----------
-    writer : path, Sink, writer, run, tracker or logger
-        As of `as_sink`.
-
-    Returns
-    -------
-    callable
-        Gives what `as_sink` gives. It can be pickled where the writer can.
-
-    Raises
-    ------
-    ArgumentError
-        It is none of these.
+    The result can be pickled where the writer can; `as_sink` tells what `writer` may be.
     """
     if isinstance(writer, (str, os.PathLike)) and os.fspath(writer):
         return partial(_summary_writer, log_dir=writer)
@@ -457,7 +439,9 @@ def sink_opener(writer: Any) -> Callable[[], Sink | None]:
         if writer.__name__ == "mlflow":
             return MlflowSink
     elif not isinstance(writer, type):
-        kinds = [(one.__module__.partition(".")[0], one.__name__) for one in type(writer).__mro__]
+        kinds = [
+            (kind.__module__.partition(".")[0], kind.__name__) for kind in type(writer).__mro__
+        ]
         if hasattr(writer, "_fasthist_asks_for_what_nobody_has"):  # it answers to every name
             if kinds[0][0] in _LIGHTNING:
                 return _nothing

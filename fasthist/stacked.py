@@ -41,19 +41,8 @@ _NUMBERS = len(_INTEGERS) + 6 + 2 * len(_SUMS)
 class Stacked:
     """The histograms of one step as arrays that any engine can reduce.
 
-    Parameters
-    ----------
-    histograms : dict of str to Histogram
-
-    Raises
-    ------
-    ArgumentError
-        It is no such dict, or counts are not whole.
-
-    Notes
-    -----
-    If all ranks' `described` are equal, take the minimum of their `bounds`, give it to `agree`, take the sum of their
-    `sums`, and give that to `received`.
+    If all ranks' `described` are equal, take the minimum of their `bounds`, pass it to `agree`, take the sum of their
+    `sums`, and pass that to `received`. ArgumentError if the histograms are no dict, or counts are not whole.
     """
 
     def __init__(self, histograms: Any) -> None:
@@ -68,26 +57,29 @@ class Stacked:
         self._counts: list[NDArray[Any]] = []
         exponents, losses, integers = [_NO_EXPONENTS[:0]], [_NO_LOSSES[:0]], []
         texts: dict[tuple[int, str], str] = {}
-        for i, (tag, one) in enumerate(zip(self._tags, self._parts, strict=True)):
-            if not isinstance(one, Histogram):
-                msg = f"{tag!r} is {type(one).__name__}, no Histogram. Accepted: what fasthist.histograms() gives."
+        for i, (tag, histogram) in enumerate(zip(self._tags, self._parts, strict=True)):
+            if not isinstance(histogram, Histogram):
+                given = type(histogram).__name__
+                msg = (
+                    f"{tag!r} is {given}, no Histogram. Accepted: what fasthist.histograms() gives."
+                )
                 raise ArgumentError(msg)
-            counts, by_exponent, lost = _get_arrays(one)
+            counts, by_exponent, lost = _get_arrays(histogram)
             if counts.dtype != np.uint64:
                 if counts.dtype.kind != "u":
                     msg = f"{tag!r} has counts that are not whole. Accepted: histograms that fasthist has counted."
                     raise ArgumentError(msg)
                 counts = counts.astype(np.uint64)
-            numbers: Sequence[int] = _get_integers(one)
+            numbers: Sequence[int] = _get_integers(histogram)
             missing = ""
             if by_exponent is None or lost is None or None in numbers:
-                missing = ", ".join(name for name in _OPTIONAL if getattr(one, name) is None)
+                missing = ", ".join(name for name in _OPTIONAL if getattr(histogram, name) is None)
                 numbers = [number or 0 for number in numbers]
                 by_exponent = _NO_EXPONENTS if by_exponent is None else by_exponent
                 lost = _NO_LOSSES if lost is None else lost
-            kind = id(one.buckets)
+            kind = id(histogram.buckets)
             if (kind, missing) not in texts:
-                texts[kind, missing] = _described(one.buckets, missing)
+                texts[kind, missing] = _described(histogram.buckets, missing)
             self._described[tag] = texts[kind, missing]
             self._members.setdefault(kind, []).append(i)
             self._counts.append(counts)
@@ -98,12 +90,12 @@ class Stacked:
         self._losses = np.concatenate(losses).reshape(-1, 6).astype(np.int64)
         self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
         # NaN for those that are unknown.
-        floats = [_get_floats(one) for one in self._parts]
+        floats = [_get_floats(histogram) for histogram in self._parts]
         self._floats = np.array(floats, np.float64).reshape(-1, 4)
         self._find_counts()
 
     def _find_counts(self) -> None:
-        """Find out where the counts lie, and which are the buckets of the extremes."""
+        """Find where the counts lie, and the buckets of the extremes."""
         n = len(self._counts)
         self._addresses = np.fromiter(map(packing.address, self._counts), np.int64, n)
         for i in np.flatnonzero(self._addresses == 0).tolist():
@@ -122,14 +114,15 @@ class Stacked:
             raise ArgumentError(msg)
 
     def described(self) -> dict[str, str]:
-        """Say what has to be the same on every rank, by tag."""
+        """Describe what must be the same on every rank, by tag."""
         return self._described
 
     def bounds(self) -> NDArray[np.float64]:
-        """Give what the ranks take the minimum of: float64[tensors, 13].
+        """Return what the ranks take the minimum of: float64[tensors, 13].
 
-        The smallest value, the largest, both sums, `num`, and of each segment the first and last count that is not zero;
-        what the largest is wanted of is negative. Infinities stand for none; and for unknown, where they are not the sum itself.
+        The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count.
+        Maxima are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", or is an infinite
+        sum.
         """
         values = self._floats
         num, below, above = self._integers[:, :3].T
@@ -146,7 +139,7 @@ class Stacked:
         return np.hstack((ends, -num[:, None], spans.reshape(-1, 2 * packing.SEGMENTS)))
 
     def agree(self, bounds: NDArray[np.float64], ranks: int) -> None:
-        """Take note of the minimum of so many ranks' bounds."""
+        """Set the minimum of the bounds of so many ranks."""
         self._extremes = bounds[:, :2]
         self._sum_bounds = bounds[:, 2:6].reshape(-1, 2, 2)
         spans = bounds[:, 7:].reshape(-1, packing.SEGMENTS, 2)
@@ -164,7 +157,7 @@ class Stacked:
         self._units = np.frexp(np.where(self._finite, largest, 0.0))[1] - _LIMB
 
     def sums(self) -> NDArray[np.int64]:
-        """Give what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
+        """Return what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
         n = len(self._parts)
         sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
         narrow, wide, rest = self._divided(sums)
@@ -180,7 +173,7 @@ class Stacked:
         return sums
 
     def received(self, sums: NDArray[np.int64]) -> Histograms:
-        """Give the histograms that the sums over all ranks tell, each made when it is first read."""
+        """Return the histograms of the sums over all ranks, each made when it is first read."""
         *counts, rest = self._divided(sums)
 
         def find(i: int) -> Histogram:
@@ -190,7 +183,7 @@ class Stacked:
         return found if self._order == self._tags else {tag: found[tag] for tag in self._order}
 
     def _divided(self, sums: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """Give views of its parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
+        """Return views of the parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
         narrow, wide, rest = np.split(sums, (self._pairs, self._pairs + self._wide))
         return narrow.view(np.uint32), wide.view(np.uint64), rest.reshape(-1, _NUMBERS)
 
@@ -222,7 +215,7 @@ _NO_LOSSES = np.zeros((3, 2), np.uint64)
 
 
 def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Add up, for each number, all that come before it."""
+    """Return, for each number, the sum of all before it."""
     before: NDArray[np.int64] = np.cumsum(sizes).reshape(sizes.shape) - sizes
     return before
 
@@ -236,7 +229,7 @@ def _described(buckets: Buckets, missing: str) -> str:
 
 
 def _total(low: float, high: float, upper: int, lower: int, unit: Any) -> float | None:
-    """Give the sum of the ranks' sums, rounded once; None where some are unknown, or infinite with either sign."""
+    """Return the sum of the ranks' sums, rounded once; None if some are unknown, or infinite with either sign."""
     if low == high == -math.inf:
         return None
     if -math.inf in (low, high):

@@ -45,7 +45,7 @@ class Series(Sequence[Histogram]):
         self._index = index
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what is pickled: without the other tags of the run."""
+        """Return what to pickle: without the other tags of the run."""
         return {"tag": self.tag, "_index": self._index.only((self.tag,))}
 
     @property
@@ -75,7 +75,7 @@ class Series(Sequence[Histogram]):
         return f"Series({self.tag!r}, {steps.size} steps{reach})"
 
     def at(self, step: int) -> Histogram:
-        """Give the histogram of a step.
+        """Return the histogram of a step.
 
         Raises
         ------
@@ -203,22 +203,11 @@ class Series(Sequence[Histogram]):
             A file has changed, or cannot be read.
         """
         shares = np.asarray(qs, dtype=np.float64).ravel().tolist()
-        found = np.array([[h.quantile(q) for q in shares] for h in self], dtype=np.float64)
-        return found.reshape(len(self), len(shares))
+        values = np.array([[h.quantile(q) for q in shares] for h in self], dtype=np.float64)
+        return values.reshape(len(self), len(shares))
 
     def forms(self, places: NDArray[np.int64]) -> list[Form]:
-        """Read histograms as they stand in the file, for who goes through very many: see `fasthist.events.restoring.join`.
-
-        Parameters
-        ----------
-        places : int64[k]
-            In `steps`.
-
-        Raises
-        ------
-        EventFileError, OSError
-            A file has changed, or cannot be read.
-        """
+        """Read histograms as they stand in the file, at places in `steps`: see `fasthist.events.restoring.join`."""
         return self._index.forms(self._table[places])
 
     def plot(

@@ -230,7 +230,7 @@ def test_lightning_closes_what_it_opened_when_training_raises(need, tmp_path):
     assert hooked == [1, 1]
     assert not module.head._forward_hooks
     assert callback._watch is None
-    assert callback._writer is None
+    assert callback._sink is None
     assert {step for _, step in read(tmp_path / "run")} == {1}
 
 

@@ -1,8 +1,8 @@
 """JAX: name the arrays of Flax, Equinox and Optax, count shards where they lie, and count within ``jit``.
 
-Outside ``jit``, ``writer.add_histograms(named(weights=params, gradients=grads), step)`` is all it takes; `histograms` does
-not gather what is sharded over devices, and `all_reduce` adds up over processes. Within, `count` counts on the device that computes, and `add_histograms` sends the
-answer to a writer.
+Outside ``jit``, ``writer.add_histograms(named(weights=params, gradients=grads), step)`` is all it takes; `histograms`
+does not gather what is sharded over devices, and `all_reduce` adds up over processes. Within, `count` counts on the
+device that computes, and `add_histograms` sends the answer to a writer.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dic
     include, exclude : str or re.Pattern, optional
         Regular expressions, searched for in the tag: give tags that match the first, and not the second.
     **trees : pytree
-        Such as ``weights=params, gradients=grads, optimizer=state``; the keyword begins the tags. Dictionaries of Flax,
-        modules and states of NNX, modules of Equinox, states of Optax. Left out is all else that they hold: functions, text,
-        Python's numbers, None, random keys, and arrays of integers, which are counters and keys of old style.
+        Such as ``weights=params, gradients=grads, optimizer=state``; the keyword begins the tags. Dictionaries of
+        Flax, modules and states of NNX, modules of Equinox, states of Optax. Left out is all else that they hold:
+        functions, text, Python's numbers, None, random keys, and arrays of integers, which are counters and keys of
+        old style.
 
     Returns
     -------
     dict of str to array
-        Tags such as ``weights/Dense_0/kernel``; of complex numbers ``<tag>/real`` and ``<tag>/imag``. Only those are copied;
-        works within ``jit`` too.
+        Tags such as ``weights/Dense_0/kernel``; of complex numbers ``<tag>/real`` and ``<tag>/imag``. Only those are
+        copied; works within ``jit`` too.
 
     Raises
     ------
@@ -86,13 +87,14 @@ def histograms(values: Any, *, buckets: compute.BucketsArgument = "auto") -> dic
     values : pytree
         Of arrays, such as `named` gives.
     buckets
-        As in `fasthist.histogram`. A number of uniform ones fits no array in several shards, since each has its own range.
+        As in `fasthist.histogram`. A number of uniform ones fits no array in several shards, since each has its own
+        range.
 
     Returns
     -------
     dict of str to Histogram
-        By tag. Each element is counted once: of every shard, the first replica, if this process holds it. So where an array
-        is spread over processes these are histograms of a part, which `all_reduce` adds up to the whole.
+        By tag. Each element is counted once: of every shard, the first replica, if this process holds it. So where an
+        array is spread over processes these are histograms of a part, which `all_reduce` adds up to the whole.
 
     Raises
     ------
@@ -150,11 +152,12 @@ def add_histograms(writer: Any, values: Any, step: Any, *, every: int = 1) -> No
 
     Notes
     -----
-    It is a ``lax.cond``, `count` of each array and one ``io_callback`` for all, which is not ordered. Steps that are not due
-    cost the comparison; others the counting, and 8 kB for each array to the host, where the writer's call is made in a thread
-    of JAX's. Steps may arrive in any order; ``jax.effects_barrier()`` waits for all, before the writer is closed. Activations
-    may be logged from a function that is differentiated, but JAX refuses callbacks within ``jax.checkpoint``. Under
-    ``shard_map`` each device would log: use `count` with `axis_name` there, and log outside.
+    It is a ``lax.cond``, `count` of each array and one ``io_callback`` for all, which is not ordered. Steps that are
+    not due cost the comparison; others the counting, and 8 kB for each array to the host, where the writer's call is
+    made in a thread of JAX's. Steps may arrive in any order; ``jax.effects_barrier()`` waits for all, before the
+    writer is closed. Activations may be logged from a function that is differentiated, but JAX refuses callbacks
+    within ``jax.checkpoint``. Under ``shard_map`` each device would log: use `count` with `axis_name` there, and log
+    outside.
 
     Examples
     --------

@@ -66,8 +66,8 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
     x : array[...]
         Of a real dtype that `fasthist.histogram` takes, as JAX holds it: without x64, what was float64 is float32.
     axis_name : str or tuple of str, optional
-        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no axis
-        over which `x` is replicated, or its elements are counted once for each replica.
+        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no
+        axis over which `x` is replicated, or its elements are counted once for each replica.
 
     Returns
     -------
@@ -84,17 +84,18 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
 
     Notes
     -----
-    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly: they come
-    from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a table, an addition
-    to a counter and some additions to sums. A CPU adds to counters one after the other, which takes tens of nanoseconds;
-    and each array takes tenths of a second more to compile. An array that is sharded by ``jit`` alone is counted once too;
-    where a mesh has explicit axes, use ``shard_map``, or ``jax.sharding.auto_axes(count, out_sharding=P())``.
+    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly:
+    they come from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a
+    table, an addition to a counter and some additions to sums. A CPU adds to counters one after the other, which
+    takes tens of nanoseconds; and each array takes tenths of a second more to compile. An array that is sharded by
+    ``jit`` alone is counted once too; where a mesh has explicit axes, use ``shard_map``, or
+    ``jax.sharding.auto_axes(count, out_sharding=P())``.
 
     Sums are pairs of float32, or float64 with x64, of which the second holds what the first lacks (Dekker 1971, "A
-    floating-point technique for extending the available precision"): for n float32 the error is at most ``n * 2**-45`` of
-    the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this, `axis_name` adds
-    ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes subnormal numbers for
-    zero what these add up to.
+    floating-point technique for extending the available precision"): for n float32 the error is at most
+    ``n * 2**-45`` of the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this,
+    `axis_name` adds ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes
+    subnormal numbers for zero what these add up to.
 
     Examples
     --------
@@ -173,7 +174,7 @@ def to_histogram(found: Counts) -> Histogram:
 
 
 def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
-    """Give the format that holds the values, and of each its key, whether it is finite, it or 0, and its slot."""
+    """Return the format and, for each element, its sort key, finite flag, value (0 if not finite) and slot."""
     dtype, u = _patterns(x)
     row = FORMATS[dtype]
     of_its_width = u.dtype.type
@@ -188,7 +189,7 @@ def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
 
 
 def _patterns(x: Any) -> tuple[str, Any]:
-    """Give the patterns of the numbers as float32 or float64, which hold each exactly."""
+    """Return the bit patterns as float32 or float64, which hold each number exactly."""
     name = str(x.dtype)
     if name not in FORMATS:
         msg = f"an array of {name} cannot be counted. Accepted: {', '.join(FORMATS)}."
@@ -209,7 +210,7 @@ def _number(key: int, dtype: str) -> float:
 
 @functools.cache
 def _cuts(dtype: str) -> NDArray[np.integer]:
-    """Give the smallest integer, and each at which an answer changes, in order."""
+    """Return the smallest integer, and each at which an answer changes, sorted."""
     limits = np.iinfo(dtype)
     # Buckets hold their left edge on both sides of 0; the others go by the magnitude.
     edges = [math.ceil(edge) for edge in tensorflow_buckets().edges.tolist()]
@@ -221,7 +222,7 @@ def _cuts(dtype: str) -> NDArray[np.integer]:
 
 @functools.cache
 def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
-    """Give the slots of float64 in which the integers from each cut to the next belong."""
+    """Return the float64 slots of the integers from each cut to the next."""
     cuts = _cuts(dtype).tolist()
     # Rounded up, since the integers are those above a cut; no answer changes between neighbouring doubles.
     u = np.array([-as_float(-cut, down=True) for cut in cuts]).view(np.uint64)
@@ -235,7 +236,7 @@ def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
 
 
 def _exponent(low: Any, high: Any, dtype: str) -> Any:
-    """Give the exponent of the largest magnitude, at most that of which the reciprocal is not subnormal."""
+    """Return the exponent of the largest magnitude, limited so that the reciprocal is not subnormal."""
     row = FORMATS[dtype]
     bias = (1 << (row.bits - 2 - row.mantissa)) - 1
     largest = jnp.maximum(jnp.maximum(high, ~low), 0)  # the key of -x is ~x

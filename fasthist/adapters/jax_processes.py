@@ -1,8 +1,8 @@
 """`all_reduce`: the histograms of JAX's processes, added up by its own collectives.
 
-What is reduced is one array, of which each process has a row: ``jit`` makes all-reduces of that, which send and take as much
-memory however many processes there are; gathering the rows would not. Devices count in 32 bits, TPUs have nothing wider, so
-numbers of 64 are divided.
+What is reduced is one array, of which each process has a row: ``jit`` makes all-reduces of that, which send and take
+as much memory however many processes there are; gathering the rows would not. Devices count in 32 bits, TPUs have
+nothing wider, so numbers of 64 are divided.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def all_reduce(
     Raises
     ------
     ArgumentError
-        In every process, naming the difference: the tags, buckets or step are not the same everywhere, or the histograms of
-        one cannot be sent.
+        In every process, naming the difference: the tags, buckets or step are not the same everywhere, or the
+        histograms of one cannot be sent.
     jax.errors.JaxRuntimeError
         JAX's own, where a process is gone; or JAX ends this one too, as it is set to do by default.
 
     Notes
     -----
-    Outside of ``jit``, by all processes of ``jax.distributed.initialize``. Exact, as in `fasthist.distributed.all_reduce`,
-    which also tells what is sent: here twice the bytes of the counts, since sums of 16 bits are sent as 32, and up to an
-    eighth more, so that not every step has a new shape to compile.
+    Outside of ``jit``, by all processes of ``jax.distributed.initialize``. Exact, as in
+    `fasthist.distributed.all_reduce`, which also tells what is sent: here twice the bytes of the counts, since sums
+    of 16 bits are sent as 32, and up to an eighth more, so that not every step has a new shape to compile.
 
     Examples
     --------
@@ -125,7 +125,7 @@ class _Processes:
 
 @functools.cache
 def _compiled(reduce: Callable[[Any], Any], mesh: Any) -> Any:
-    """Compile what gives its answer to every device."""
+    """Compile a reduction whose result every device gets."""
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(reduce, out_shardings=everywhere)
 
@@ -135,7 +135,7 @@ def _sum(rows: Any) -> Any:
 
 
 def _least(rows: Any) -> Any:
-    """Give the least of numbers that are pairs of words, the lower one first."""
+    """Return the minimum of numbers that are pairs of words, the lower one first."""
     low, high = rows[:, 0::2], rows[:, 1::2]
     least = high.min(axis=0)
     low = jnp.where(high == least, low, jnp.uint32(0xFFFFFFFF)).min(axis=0)
@@ -143,6 +143,6 @@ def _least(rows: Any) -> Any:
 
 
 def _rounded_up(size: int) -> int:
-    """Give one of few sizes that is no smaller: eight from one power of two to the next."""
+    """Round up to one of few sizes: eight from one power of two to the next."""
     unit = 1 << max(size.bit_length() - 4, 0)
     return -(-size // unit) * unit

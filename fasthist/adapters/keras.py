@@ -50,8 +50,9 @@ class HistogramCallback(Callback):
     log : str or iterable of str
         Some of "weights", "gradients", "optimizer" and "activations"; "all" is the first three.
     every : int, optional
-        Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the number of
-        batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before that one.
+        Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the
+        number of batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before
+        that one.
     batch : (x, y) or (x, y, sample_weight), optional
         What gradients and activations are computed on.
     include, exclude : str or re.Pattern, optional
@@ -59,14 +60,14 @@ class HistogramCallback(Callback):
     writer : path, SummaryWriter, Sink, run, tracker or logger, optional
         Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes.
     write_graph, write_images, write_steps_per_second, update_freq, profile_batch, embeddings_freq, embeddings_metadata
-        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the backend;
-        images and profiles need it installed.
+        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the
+        backend; images and profiles need it installed.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training begins,
-        a ``TensorBoard`` beside this callback writes histograms under the same tags.
+        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training
+        begins, a ``TensorBoard`` beside this callback writes histograms under the same tags.
     FasthistError
         While training: what the writer's ``add_histograms`` raises.
 
@@ -75,18 +76,19 @@ class HistogramCallback(Callback):
     Scalars are written by a ``keras.callbacks.TensorBoard`` within, into the same file as the histograms. Beside a
     ``TensorBoard`` in the same `log_dir`, that one writes the scalars, and the histograms go into its file.
 
-    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>`` of
-    what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end, and so on.
+    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>``
+    of what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end,
+    and so on.
 
     Gradients are those of the loss of `batch` after the step, without dropout and with the averages that batch
     normalisation has so far: the same rule on every backend, whose own gradients nobody gets to see. They hold what
-    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and backward
-    pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both are stateless:
-    training goes on as if nothing had been logged, to the bit.
+    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and
+    backward pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both
+    are stateless: training goes on as if nothing had been logged, to the bit.
 
-    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is called
-    several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those that run
-    within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
+    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is
+    called several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those
+    that run within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
 
     Weights and optimizer state are read where they lie; activations and gradients are held until they are counted.
     TensorFlow's gradient of an embedding is made dense, as large as its table: so all backends count the same zeros.
@@ -222,7 +224,7 @@ class HistogramCallback(Callback):
         self._close()
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        """Hand an event on to what writes the scalars, unless somebody else does."""
+        """Pass an event on to what writes the scalars, unless another callback does."""
         if self._tensorboard is None or self._beside is not None:
             return
         if event != "on_epoch_end":
@@ -275,7 +277,7 @@ class HistogramCallback(Callback):
         self._writer.add_histograms(countable(dict(self._found()), self._warned), step)
 
     def _found(self) -> Iterator[tuple[str, Any]]:
-        """Give what is to be logged, each with its tag."""
+        """Yield what to log, each with its tag."""
         model, batch, chosen = self.model, self._batch or (), self._selection
         weights = dict(zip(map(id, model.weights), _paths(model.weights), strict=True))
         if "weights" in self._kinds:
@@ -328,7 +330,7 @@ class _Summary:
 
     @contextlib.contextmanager
     def writing_to(self, writer: SummaryWriter) -> Iterator[None]:
-        """Make a writer the one that scalars go to."""
+        """Let scalars go to a writer."""
         self._writers.append(writer)
         try:
             yield
@@ -355,19 +357,19 @@ class _Summary:
 
 
 class _FileWriter(SummaryWriter):
-    """Have the one method more that Keras calls."""
+    """A writer with the one further method that Keras calls."""
 
     summary: _Summary
 
     def as_default(self, step: Any = None) -> contextlib.AbstractContextManager[None]:
-        """Make this the writer that scalars go to, with steps of their own."""
+        """Let scalars, with steps of their own, go to this writer."""
         del step
         return self.summary.writing_to(self)
 
 
 @contextlib.contextmanager
 def _without_a_trace() -> Iterator[None]:
-    """Put global random states back, which layers of a user's own may draw from."""
+    """Restore global random states, which a user's layers may draw from."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - not drawn from
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "torch":
@@ -449,7 +451,7 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _kept(layer: Any, outputs: list[Any]) -> Iterator[None]:
-    """Keep what a layer gives: an attribute of its own hides its method `call` until the block is left."""
+    """Keep what a layer returns: until the block is left, an attribute hides its method `call`."""
     call, attributes = layer.call, vars(layer)
     had_its_own = "call" in attributes
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fasthist.adapters.torch import Watch, watch
-from fasthist.adapters.watching import Pattern, refuse_unknown
+from fasthist.adapters.torch import TrainerHistograms
 from fasthist.errors import FasthistError
 from fasthist.packages import require
-from fasthist.sinks import Sink, Sinks, as_sink, sink_opener
+from fasthist.sinks import Sink, Sinks, as_sink
 from fasthist.summary_writer import SummaryWriter
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ else:
 _log = logging.getLogger(Callback.__module__)  # is shown, and silenced, with Lightning's own
 
 
-class HistogramCallback(Callback):
+class HistogramCallback(TrainerHistograms, Callback):
     """Log histograms of weights, gradients, updates or activations while ``Trainer.fit`` runs.
 
     Parameters
@@ -44,9 +41,9 @@ class HistogramCallback(Callback):
 
     Notes
     -----
-    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is logged when the optimizer has made it, with
-    the gradients that it used. With manual optimization, gradients that the module has set to zero by the end of
-    ``training_step`` cannot be seen.
+    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is
+    logged when the optimizer has made it, with the gradients that it used. With manual optimization, gradients that
+    the module has set to zero by the end of ``training_step`` cannot be seen.
 
     Examples
     --------
@@ -55,36 +52,18 @@ class HistogramCallback(Callback):
     >>> trainer = Trainer(max_epochs=1, callbacks=[HistogramCallback(every=50)])  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        log: str | Iterable[str] = "all",
-        every: int = 100,
-        *,
-        include: Pattern = None,
-        exclude: Pattern = None,
-        writer: Any = None,
-        **others: Any,
-    ) -> None:
-        super().__init__()
-        refuse_unknown(others, "log, every, include, exclude, writer")
-        self._begin = partial(watch, log=log, every=every, include=include, exclude=exclude)
-        self._given = writer
-        self._open = None if writer is None else sink_opener(writer)
-        self._writer: Sink | None = None
-        self._watch: Watch | None = None
-        self._step = 0
+    _step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the writer, on rank 0."""
         self._close()
-        log_dir = (
-            trainer.log_dir or trainer.default_root_dir
-        )  # asked on every rank: they agree on it there
+        # Asked on every rank: they agree on it there.
+        log_dir = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        self._writer = _default_writer(trainer, log_dir) if self._open is None else self._open()
-        if self._writer is not None:
-            self._watch = self._begin(pl_module, self._writer)
+        self._sink = _default_writer(trainer, log_dir) if self._open is None else self._open()
+        if self._sink is not None:
+            self._watch = self._begin(pl_module, self._sink)
             self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, *arguments: object) -> None:
@@ -103,13 +82,6 @@ class HistogramCallback(Callback):
         """Close what was opened."""
         del trainer, pl_module, stage
         self._close()
-
-    def _close(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-        if self._writer is not None and self._writer is not self._given:
-            self._writer.close()
-        self._watch = self._writer = None
 
 
 def _default_writer(trainer: Any, log_dir: str) -> Sink:

@@ -1,4 +1,4 @@
-"""TensorFlow 2 loops of one's own: variables and the gradients of a ``tf.GradientTape``, eager and in ``tf.function``."""
+"""TensorFlow 2 custom loops: variables and the gradients of a ``tf.GradientTape``, eager and in ``tf.function``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def weights(variables: Any) -> dict[str, Any]:
     Parameters
     ----------
     variables : model, tf.Module or iterable of tf.Variable
-        A Keras model's are its ``weights``, a module's its ``variables``. A Keras variable is called by its path, another
-        by its name without ":0"; of those with one name, the second gets "_1" at its end, and so on.
+        A Keras model's are its ``weights``, a module's its ``variables``. A Keras variable is called by its path,
+        another by its name without ":0"; of those with one name, the second gets "_1" at its end, and so on.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def add_histograms(writer: Any, tree: dict[str, Any], step: Any, every: int = 1)
         Whatever `fasthist.sinks.as_sink` takes but a path: a `fasthist.SummaryWriter`, or one of ``tf.summary``.
     tree : dict of str to tf.Tensor, tf.Variable or tf.IndexedSlices
         Tags and values, such as ``{**weights(model), **gradients(found, model.trainable_variables)}``. Of
-        ``tf.IndexedSlices``, the gradient of an embedding, the rows that it holds are counted, those of one index added up
-        as optimizers do; never the zeros of the others, which may be most of a huge table.
+        ``tf.IndexedSlices``, the gradient of an embedding, the rows that it holds are counted, those of one index
+        added up as optimizers do; never the zeros of the others, which may be most of a huge table.
     step : int or int64[]
         Within a ``tf.function`` a tensor or variable: a number of Python's would be traced again for each step.
     every : int
@@ -74,14 +74,16 @@ def add_histograms(writer: Any, tree: dict[str, Any], step: Any, every: int = 1)
     ArgumentError
         `writer` or `every` is not as above, or `step` is a Python number within a ``tf.function``.
     FasthistError
-        What the writer's ``add_histograms`` raises. Within a ``tf.function`` TensorFlow raises errors of its own, with our text.
+        What the writer's ``add_histograms`` raises. Within a ``tf.function`` TensorFlow raises errors of its own,
+        with our text.
 
     Notes
     -----
-    Tensors and variables are read where they lie; only the rows of ``tf.IndexedSlices`` are copied, to be added up. Within
-    a ``tf.function`` a ``tf.py_function`` inside a ``tf.cond`` is added to the graph: on steps that are not due it costs the
-    comparison. On the others the graph waits until the histograms are counted. A graph with it runs only in the process
-    that has traced it, not on TPUs nor with ``jit_compile=True``, and cannot be saved as a SavedModel.
+    Tensors and variables are read where they lie; only the rows of ``tf.IndexedSlices`` are copied, to be added up.
+    Within a ``tf.function`` a ``tf.py_function`` inside a ``tf.cond`` is added to the graph: on steps that are not
+    due it costs the comparison. On the others the graph waits until the histograms are counted. A graph with it runs
+    only in the process that has traced it, not on TPUs nor with ``jit_compile=True``, and cannot be saved as a
+    SavedModel.
 
     Examples
     --------

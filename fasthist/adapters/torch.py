@@ -25,7 +25,7 @@ from fasthist.adapters.watching import (
 )
 from fasthist.errors import ArgumentError
 from fasthist.packages import require
-from fasthist.sinks import as_sink
+from fasthist.sinks import Sink, as_sink, sink_opener
 
 torch = require("torch")
 
@@ -51,8 +51,8 @@ def watch(
     Parameters
     ----------
     model : torch.nn.Module, or mapping or sequence of them
-        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several, each has
-        its key or position before its names. None of them is kept alive.
+        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several,
+        each has its key or position before its names. None of them is kept alive.
     writer : path, SummaryWriter, Sink, run, tracker, logger or None
         Whatever `fasthist.sinks.as_sink` takes. It stays open; of a path, ``close()`` closes the files. None, with
         `distributed`, on the ranks that do not write.
@@ -65,8 +65,8 @@ def watch(
     optimizer : torch.optim.Optimizer, optional
         Count its steps, and log right after each that is due. Without it, call ``step()`` of what is returned.
     distributed : bool or torch.distributed.ProcessGroup
-        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the same
-        arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
+        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the
+        same arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
     prefix : str
         Put before all names: ``weights/<prefix>/<name>``.
 
@@ -78,8 +78,9 @@ def watch(
     Raises
     ------
     ArgumentError
-        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or a
-        watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process group, or a model of FSDP1 keeps copies of its shards.
+        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or
+        a watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process
+        group, or a model of FSDP1 keeps copies of its shards.
 
     Notes
     -----
@@ -94,20 +95,20 @@ def watch(
       up over the forward passes of the step. Hooks are there only during steps that are logged; what checkpointing
       computes again is not counted twice.
 
-    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it holds. A
-    tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become another one, or has
-    another shape or device, its update is left out once.
+    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it
+    holds. A tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become
+    another one, or has another shape or device, its update is left out once.
 
     Hooks are invisible to what copies, saves, exports, traces or transforms the model, and count nothing within it. A
     model that is compiled later is noticed by a warning.
 
     Between logged steps nothing is done. No random number is drawn, no tensor is changed, and none is kept.
 
-    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each gradient
-    that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2, tensor parallelism) as
-    its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names); any other is taken to be the
-    same on each rank, as in ``DistributedDataParallel``, and counted on the first. Activations are each rank's own, and
-    added up.
+    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each
+    gradient that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2,
+    tensor parallelism) as its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names);
+    any other is taken to be the same on each rank, as in ``DistributedDataParallel``, and counted on the first.
+    Activations are each rank's own, and added up.
 
     Examples
     --------
@@ -215,7 +216,7 @@ class Watch:
         self.close()
 
     def _found(self) -> dict[str, Any]:
-        """Return what is to be logged of the step that is done, by tag."""
+        """Return what to log of the step that is done, by tag."""
         tensors: dict[str, Any] = {}
         parameters = self._parameters()
         if "weights" in self._kinds:
@@ -257,7 +258,7 @@ class Watch:
             warnings.warn(f"fasthist: {text}", stacklevel=4)
 
     def _whole(self, tree: dict[str, Any], step: int) -> dict[str, Histogram]:
-        """Add up what all ranks have; of what each has a copy of, that of the first."""
+        """Sum over ranks; count replicated tensors on the first rank only."""
         from fasthist import distributed
 
         if not self._sharded and torch.distributed.get_rank(self._group):
@@ -279,7 +280,7 @@ class Watch:
         ]
 
     def _observed(self) -> Iterator[tuple[str, Any]]:
-        """Give the modules whose outputs are logged, each with its tag."""
+        """Yield the modules whose outputs are logged, each with its tag."""
         for model in self._models:
             for name, module in model.modules():
                 tag = f"activations/{model.label}{name}"
@@ -295,7 +296,7 @@ class Watch:
         return tags
 
     def _check_alone(self) -> None:
-        """Make sure that no other watch writes these tags to this writer."""
+        """Raise ArgumentError if another watch writes these tags to this writer."""
         if self._writer is None:
             return
         own = self._tags()
@@ -347,7 +348,7 @@ class Watch:
         self._outputs = {}
 
     def _count(self, tag: str, output: Any) -> None:
-        """Count what a module has given, and add it to what it gave before in this step."""
+        """Count a module's output, and add it to its earlier outputs of this step."""
         from fasthist.compute import histograms
 
         tensors = {
@@ -364,13 +365,39 @@ _open: weakref.WeakSet[Watch] = weakref.WeakSet()
 """What writes now: two of them must not write the same."""
 
 
-class _Reference:
-    """A model that is not kept alive; of a temporary one that held other modules, those that are still there.
+class TrainerHistograms:
+    """What the callbacks of trainers share: their arguments, and what is open while they train."""
 
-    Attributes
-    ----------
-    label : str
-        Put before its names.
+    def __init__(
+        self,
+        log: str | Iterable[str] = "all",
+        every: int = 100,
+        *,
+        include: Pattern = None,
+        exclude: Pattern = None,
+        writer: Any = None,
+        **others: Any,
+    ) -> None:
+        super().__init__()
+        refuse_unknown(others, "log, every, include, exclude, writer")
+        self._begin = partial(watch, log=log, every=every, include=include, exclude=exclude)
+        self._given = writer
+        self._open = None if writer is None else sink_opener(writer)
+        self._sink: Sink | None = None
+        self._watch: Watch | None = None
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        if self._sink is not None and self._sink is not self._given:
+            self._sink.close()
+        self._watch = self._sink = None
+
+
+class _Reference:
+    """A model that is not kept alive: if only a wrapper is gone, the modules that it held.
+
+    `label` precedes its names.
     """
 
     def __init__(self, label: str, model: Any) -> None:
@@ -378,7 +405,7 @@ class _Reference:
         self._modules = [(name, weakref.ref(one)) for name, one in model.named_modules()]
 
     def _alive(self) -> list[tuple[str, Any]]:
-        """Give the outermost modules that are there, each with what its names begin with."""
+        """Return the outermost living modules, each with the prefix of its names."""
         outermost: list[tuple[str, Any]] = []
         for name, reference in self._modules:  # those within come behind
             module, start = reference(), f"{name}." if name else ""
@@ -389,7 +416,7 @@ class _Reference:
         return outermost
 
     def parameters(self) -> Iterator[tuple[str, Any]]:
-        """Give each parameter once, with its label and name."""
+        """Yield each parameter once, with its label and name."""
         seen: set[int] = set()
         for start, module in self._alive():
             for name, one in module.named_parameters():
@@ -398,7 +425,7 @@ class _Reference:
                     yield self.label + _clean(start + name), one
 
     def modules(self) -> Iterator[tuple[str, Any]]:
-        """Give each module, with its name; that of the model itself is empty."""
+        """Yield each module with its name; the model's own is empty."""
         for start, module in self._alive():
             for name, one in module.named_modules():
                 yield _clean((start + name).removesuffix(".")), one
@@ -449,7 +476,7 @@ def _on_forward(watch: Any, tag: str, module: Any, inputs: Any, output: Any) -> 
 
 
 def _is_traced() -> bool:
-    """Say whether something records or transforms what is done with tensors."""
+    """Return whether something records or transforms what is done with tensors."""
     functorch = getattr(torch._C, "_functorch", None)
     return (
         torch.jit.is_tracing()
@@ -480,7 +507,7 @@ def _state_without_hooks(reference: Any) -> Any:
 
 
 def _remove(hooks: list[tuple[Any, Any]]) -> None:
-    """Take hooks out of their modules, and forget them."""
+    """Remove hooks from their modules, and forget them."""
     for handle, reference in hooks:
         handle.remove()
         module = reference()
@@ -493,21 +520,21 @@ _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 
 
 def _gone() -> None:
-    """Stand for a reference to a model that is not there any more."""
+    """Stand for a reference to a model that is gone."""
 
 
 def _clean(name: str) -> str:
-    """Take the names of wrappers out of a parameter's or module's."""
+    """Remove the names of wrappers from a parameter's or module's."""
     return name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
 
 
 def _is_copy(one: Any) -> bool:
-    """Say whether this is a parameter's tensor that each rank has all of: activations are histograms by now."""
+    """Return whether every rank has all of this tensor: activations are histograms by now."""
     return isinstance(one, torch.Tensor) and not hasattr(one, "placements")
 
 
 def _is_sharded(model: Any) -> bool:
-    """Say whether the plain parameters of a model are shards: those of FSDP1 are."""
+    """Return whether the plain parameters of a model are shards: those of FSDP1 are."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return False
@@ -524,7 +551,7 @@ def _is_sharded(model: Any) -> bool:
 
 
 def _unwrapped(model: Any) -> Any:
-    """Give the model inside a compiled one, and inside one whose gradients are averaged over ranks."""
+    """Return the model inside a compiled one, and inside one whose gradients are averaged over ranks."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
@@ -545,7 +572,7 @@ def _check_not_compiled(model: Any) -> None:
 
 
 def _attach(optimizer: Any, step: Callable[[], None]) -> Any:
-    """Have `step` called after each step of an optimizer, also of one that Accelerate has wrapped."""
+    """Call `step` after each step of an optimizer, even if Accelerate has wrapped it."""
     inner = getattr(optimizer, "optimizer", optimizer)
     if not hasattr(inner, "register_step_post_hook"):
         msg = (
@@ -560,7 +587,7 @@ def _attach(optimizer: Any, step: Callable[[], None]) -> Any:
 
 
 def _parts(tag: str, tensor: Any) -> Iterator[tuple[str, Any]]:
-    """Give what can be counted of a tensor: values that are held, real and imaginary parts."""
+    """Yield what can be counted of a tensor: the values that it holds, real and imaginary parts."""
     tensor = tensor.detach()
     if tensor.layout is torch.sparse_coo:
         tensor = tensor.coalesce().values()
@@ -600,7 +627,7 @@ def _difference(after: Any, before: Any) -> Any:
 
 
 def _tensors(output: Any, tag: str) -> Iterator[tuple[str, Any]]:
-    """Give the floating-point tensors in what a module returns."""
+    """Yield the floating-point tensors in what a module returns."""
     if isinstance(output, torch.Tensor):
         if output.is_floating_point() or output.is_complex():
             yield tag, output

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
-from fasthist.adapters.torch import Watch, watch
-from fasthist.adapters.watching import Pattern, caller, refuse_unknown
+from fasthist.adapters.torch import TrainerHistograms
+from fasthist.adapters.watching import caller
 from fasthist.errors import FasthistError
 from fasthist.packages import require
 from fasthist.sinks import (
@@ -22,7 +22,6 @@ from fasthist.sinks import (
     TrackioSink,
     WandbSink,
     as_sink,
-    sink_opener,
 )
 
 require("transformers")
@@ -43,7 +42,7 @@ _TRACKERS: dict[str, Callable[[], Sink]] = {
 """By the callback of ``report_to``: the sink for the run that it has begun, with steps as it logs them."""
 
 
-class HistogramCallback(TrainerCallback):
+class HistogramCallback(TrainerHistograms, TrainerCallback):
     """Log histograms of weights, gradients, updates or activations while a ``Trainer`` trains.
 
     Parameters
@@ -63,9 +62,9 @@ class HistogramCallback(TrainerCallback):
 
     Notes
     -----
-    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has made
-    it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``: so it
-    learns of training that ends with an exception, and closes what was opened.
+    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has
+    made it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``:
+    so it learns of training that ends with an exception, and closes what was opened.
 
     Examples
     --------
@@ -74,24 +73,7 @@ class HistogramCallback(TrainerCallback):
     >>> trainer = Trainer(model, callbacks=[HistogramCallback(every=50)])  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        log: str | Iterable[str] = "all",
-        every: int = 100,
-        *,
-        include: Pattern = None,
-        exclude: Pattern = None,
-        writer: Any = None,
-        **others: Any,
-    ) -> None:
-        super().__init__()
-        refuse_unknown(others, "log, every, include, exclude, writer")
-        self._begin = partial(watch, log=log, every=every, include=include, exclude=exclude)
-        self._given = writer
-        self._open = None if writer is None else sink_opener(writer)
-        self._files: Any = None
-        self._sink: Sink | None = None
-        self._watch: Watch | None = None
+    _files: Any = None
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the end of training told, however it comes: the Trainer tells callbacks of no exception."""
@@ -131,11 +113,7 @@ class HistogramCallback(TrainerCallback):
         self._close()
 
     def _close(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-        if self._sink is not None and self._sink is not self._given:
-            self._sink.close()
-        self._watch = self._sink = None
+        super()._close()
         if self._files is not None:
             self._files.on_train_end(None, None, None)
 

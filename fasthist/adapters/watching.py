@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from fasthist.errors import ArgumentError, FasthistError
+from fasthist.errors import ArgumentError, FasthistError, compiled
 
 KINDS = ("weights", "gradients", "updates", "activations")
 """Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
@@ -18,19 +18,7 @@ Pattern = str | re.Pattern[str] | None
 
 
 def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tuple[str, ...]:
-    """Give the kinds of tensors that a caller asked for, in the order of `accepted`.
-
-    Parameters
-    ----------
-    log : str or iterable of str
-        Some of `accepted`; "all" is all of them but activations, which take hooks in the model.
-    accepted : iterable of str
-
-    Raises
-    ------
-    ArgumentError
-        One of them is not accepted, or there is none.
-    """
+    """Return the kinds of tensors that a caller asked for, in the order of `accepted`; ArgumentError for any other."""
     accepted = tuple(accepted)
     asked = {log} if isinstance(log, str) else set(log)
     if "all" in asked:
@@ -44,7 +32,7 @@ def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tupl
 def caller(kind: type) -> Any:
     """Return the ``self`` of the nearest caller that is of a class, or None.
 
-    Keras and transformers tell a callback neither what it is in the same list with, nor whose list that is.
+    Keras and transformers do not tell a callback what it is listed with, nor whose list that is.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -59,13 +47,7 @@ _EVERY = re.compile(r"freq|interval|period|every|n_steps|_steps$")
 
 
 def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
-    """Raise an error for arguments that other libraries have, and name the one that means the same.
-
-    Raises
-    ------
-    ArgumentError
-        There is one.
-    """
+    """Raise ArgumentError for arguments that other libraries have, and name the one that means the same."""
     for name in arguments:
         hint = f" Hint: {name} is every= here, a number of steps." if _EVERY.search(name) else ""
         msg = f"{name}= is not an argument. Accepted: {accepted}.{hint}"
@@ -73,20 +55,7 @@ def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
 
 
 def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
-    """Leave out of a tree what cannot be counted, and say so once for each tag.
-
-    Parameters
-    ----------
-    tree : tree
-        Of arrays and histograms.
-    warned : set of str
-        Tags that were told of before; those told of now are added.
-
-    Returns
-    -------
-    dict of str to array or Histogram
-        By tag.
-    """
+    """Flatten a tree to tags, leaving out what cannot be counted with one warning per tag, remembered in `warned`."""
     from fasthist.hist import Histogram
     from fasthist.intake import read
     from fasthist.sharding import local_part
@@ -109,8 +78,6 @@ def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
 def distinct(names: Iterable[str]) -> list[str]:
     """Make names differ: Keras and TensorFlow allow two layers of one name, and so two variables of one path.
 
-    Examples
-    --------
     >>> distinct(["dense", "norm", "dense"])
     ['dense', 'norm', 'dense_1']
     """
@@ -125,60 +92,28 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 class Selection:
-    """Tags chosen by regular expressions, which are searched for anywhere in the tag.
+    """Tags chosen by regular expressions, searched for anywhere in the tag; ArgumentError if one is invalid.
 
-    Parameters
-    ----------
-    include, exclude : str or re.Pattern, optional
-        A tag is chosen if it matches the first, and not the second. Default: every tag.
-
-    Raises
-    ------
-    ArgumentError
-        One of them is no regular expression.
+    A tag is chosen if it matches `include`, if any, and not `exclude`.
     """
 
     def __init__(self, include: Pattern = None, exclude: Pattern = None) -> None:
-        self._include = _compiled("include", include)
-        self._exclude = _compiled("exclude", exclude)
+        self._include = compiled("" if include is None else include, f"{include=}")
+        self._exclude = None if exclude is None else compiled(exclude, f"{exclude=}")
 
     def __contains__(self, tag: str) -> bool:
-        if self._include is not None and not self._include.search(tag):
+        if not self._include.search(tag):
             return False
         return self._exclude is None or not self._exclude.search(tag)
 
 
-def _compiled(name: str, pattern: Pattern) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except (re.error, TypeError) as error:
-        msg = f"{name}={pattern!r} is no regular expression: {error}."
-        raise ArgumentError(msg) from error
-
-
 class Schedule:
-    """Say at which steps to log: the first one, then whenever a multiple of `every` is reached or passed.
+    """Decide at which steps to log: the first one, then whenever a multiple of `every` is reached or passed.
 
     Whether a step is due is known before it begins, from how far the last two steps lay apart: so hooks and copies are
     made only for steps that are logged. Steps that jump are logged one call late at most.
 
-    Parameters
-    ----------
-    every : int
-
-    Attributes
-    ----------
-    due : bool
-        Whether the step that comes next is to be logged.
-    step : int
-        The last one; -1 before the first.
-
-    Raises
-    ------
-    ArgumentError
-        `every` is no integer from 1 on.
+    `due` tells about the step that comes next; `step` is the last one, -1 before the first.
     """
 
     def __init__(self, every: int) -> None:
@@ -191,7 +126,7 @@ class Schedule:
         self._logged = -1
 
     def advance(self, step: int | None = None) -> int:
-        """Take note that a step is done, and give its number: `step`, or one more than the last one's."""
+        """Note that a step is done, and return its number: `step`, or one more than the last."""
         step = self.step + 1 if step is None else int(step)
         stride = max(step - self.step, 1) if self.step >= 0 else 1
         if self.due:

@@ -37,54 +37,38 @@ _LARGE = 1 << 27
 
 
 def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Difference]:
-    """Count the tensors of files, and compare those of the first with those of the others.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        At least two.
-    pattern : str, optional
-        A regular expression that is searched for in the tags.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such tag, or none in common.
-    CheckpointError, OSError
-        A file cannot be read.
-    MissingPackageError
-        It needs torch.
-    """
+    """Count the tensors of at least two files, and compare those of the first with those of the others."""
     checkpoints = [open_checkpoint(path) for path in paths]
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
         first, *others = [_counted(checkpoint, pattern, advance) for checkpoint in checkpoints]
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
         common = _common(first, other, paths[0], path, pattern)
-        found += [
+        differences += [
             difference_of(
                 str(path), tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag]
             )
             for tag in common
         ]
-    return found
+    return differences
 
 
 def _counted(
     checkpoint: Checkpoint, pattern: str | None, advance: Callable[[int], None]
 ) -> dict[str, Histogram]:
     chosen = set(matching([entry.tag for entry in checkpoint.entries], pattern))
-    found: dict[str, Histogram] = {}
+    histograms: dict[str, Histogram] = {}
     for entry in checkpoint.entries:
         if entry.tag in chosen:
             try:
-                found[entry.tag] = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
+                counted = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
+                histograms[entry.tag] = counted
             except ArrayError as error:  # the others are still worth having
                 text = printable(str(error).partition(". Accepted")[0])
                 say(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
-    return found
+    return histograms
 
 
 def _common(
@@ -94,7 +78,7 @@ def _common(
     other_path: Path,
     pattern: str | None,
 ) -> list[str]:
-    """Give the tags of both, and tell which are not, among those that the pattern is found in."""
+    """Return the tags of both in which the pattern is found, and report those in only one."""
     chosen = set(matching([*first, *other], pattern))
     common = [tag for tag in first if tag in other and tag in chosen]
     if not common:
@@ -121,27 +105,9 @@ def compare_runs(
     *,
     skip_corrupt: bool,
 ) -> list[Difference]:
-    """Read runs, and compare the first with the others.
+    """Read at least two runs, and compare the first with the others, at their last common step or nearest to `step`.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        At least two.
-    pattern : str, optional
-        A regular expression that is searched for in the tags.
-    step : int, optional
-        Compare there, or at the nearest step that both have. Default: at their last common step.
-    threshold : float
-        From which distance on two series have parted, in standard deviations.
-    skip_corrupt : bool
-        Pass over damaged records.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such run or tag, or none in common.
-    EventFileError, OSError
-        A file cannot be read.
+    Two series part where their distance exceeds `threshold` standard deviations.
     """
     histories = [find_run(path, skip_corrupt=skip_corrupt) for path in paths]
     sizes = [history.nbytes for history in histories]
@@ -159,8 +125,10 @@ def compare_runs(
         ]
     amounts = [len(job[1]) for job in jobs]
     with progress("comparing", sum(amounts), is_bytes=False) as advance:
-        found = _in_parallel(_compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE)
-    return list(itertools.chain.from_iterable(found))
+        differences = _in_parallel(
+            _compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE
+        )
+    return list(itertools.chain.from_iterable(differences))
 
 
 def _in_parallel(
@@ -173,7 +141,7 @@ def _in_parallel(
 ) -> list[Any]:
     """Do jobs, all but the last in processes of their own if there is much to do.
 
-    The bar moves with the last, and with each other one that is done.
+    The bar moves with the last job, and with each other one that is done.
     """
     workers = min(len(jobs), os.cpu_count() or 1) - 1
     if workers < 1 or not (sum(amounts) > _LARGE if large is None else large):
@@ -183,15 +151,15 @@ def _in_parallel(
     with spawned.Pool(workers, _begin_worker) as pool:
         waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
         last = work(*jobs[-1], advance)
-        found = []
+        results = []
         for answer, amount in zip(waited, amounts[:-1], strict=True):
-            found.append(answer.get())
+            results.append(answer.get())
             advance(amount)
-    return [*found, last]
+    return [*results, last]
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the process that started this one, and overflows to what is shown of them."""
+    """Leave Ctrl-C to the parent process, and do not warn of overflows."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     np.seterr(all="ignore")
 
@@ -212,7 +180,7 @@ def _compare_series(
     threshold: float,
     advance: Callable[[int], None],
 ) -> list[Difference]:
-    found = []
+    differences = []
     for a, b in pairs:
         common, places_a, places_b = np.intersect1d(
             a.steps, b.steps, assume_unique=True, return_indices=True
@@ -226,9 +194,9 @@ def _compare_series(
         difference = difference_of(name, a.tag, steps, a[i], b[j])
         parted = _first_parted(a, b, places_a, places_b, threshold)
         parts_at = None if parted is None else int(common[parted])
-        found.append(replace(difference, parts_at=parts_at))
+        differences.append(replace(difference, parts_at=parts_at))
         advance(1)
-    return found
+    return differences
 
 
 def _nearest(series: Series, step: int | None) -> int:
@@ -242,9 +210,9 @@ def _first_parted(
     places_b: NDArray[np.intp],
     threshold: float,
 ) -> int | None:
-    """Find the first of some steps at which the distance is above a threshold.
+    """Return the index of the first step at which the distance exceeds the threshold.
 
-    It is never less than that of the means, so that where these are too far apart no histogram need be read.
+    A distance is never less than that of the means: where these are too far apart no histogram need be read.
     """
     std = a.std[places_a]
     mean = a.mean[places_a]
@@ -267,16 +235,16 @@ def _first_parted(
 def _distances(
     a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Give the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
-    found = np.full(places_a.size, np.nan)
+    """Return the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
+    distances = np.full(places_a.size, np.nan)
     joined_a, joined_b = join(a.forms(places_a)), join(b.forms(places_b))
     quick, i, j = np.intersect1d(
         joined_a.places, joined_b.places, assume_unique=True, return_indices=True
     )
     if quick.size:
-        found[quick] = distances_of_pairs(joined_a, joined_b, np.column_stack((i, j)))
-    for k in np.flatnonzero(np.isnan(found)).tolist():
-        one, other = a[int(places_a[k])], b[int(places_b[k])]
-        if one.num and other.num:
-            found[k] = wasserstein(one, other)
-    return found
+        distances[quick] = distances_of_pairs(joined_a, joined_b, np.column_stack((i, j)))
+    for k in np.flatnonzero(np.isnan(distances)).tolist():
+        first, other = a[int(places_a[k])], b[int(places_b[k])]
+        if first.num and other.num:
+            distances[k] = wasserstein(first, other)
+    return distances

@@ -15,22 +15,10 @@ CONSTANT = 1e-7
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a tag of another run is from the first run's.
+    """How far a tag of another run is from the first run's, at steps `step_a` of the first and `step_b` of the other.
 
-    Attributes
-    ----------
-    run, tag : str
-    step_a, step_b : int or None
-        The steps that are compared: of the first run and of the other.
-    wasserstein : float or None
-        `fasthist.distances.wasserstein` in units of the first's standard deviation; of the other's where the first is a
-        constant, and of its value where both are. None if one has no finite value.
-    jensen_shannon, psi : float or None
-        As `fasthist.distances` gives them.
-    std_ratio, l2_ratio : float or None
-        The other's over the first's; None if that is 0.
-    parts_at : int or None
-        The first common step at which `wasserstein` is above the threshold.
+    `wasserstein` is in units of the first's standard deviation; of the other's where the first is a constant, and of
+    its value where both are. The ratios are the other's over the first's. None if undefined.
     """
 
     run: str
@@ -42,13 +30,15 @@ class Difference:
     psi: float | None
     std_ratio: float | None
     l2_ratio: float | None
-    parts_at: int | None = None
+    parts_at: int | None = (
+        None  # the first common step at which `wasserstein` is above the threshold
+    )
 
 
 def difference_of(
     run: str, tag: str, steps: tuple[int | None, int | None], a: Histogram, b: Histogram
 ) -> Difference:
-    """Find the difference of the second histogram from the first, without where they part."""
+    """Compute all of `Difference` but `parts_at`."""
     distance = wasserstein(a, b)
     return Difference(
         run=run,
@@ -64,10 +54,10 @@ def difference_of(
 
 
 def unit_of(a: Histogram, b: Histogram) -> float:
-    """Give the unit of `Difference.wasserstein`; 0 for two constants of zero."""
+    """Return the unit of `Difference.wasserstein`; 0 for two constants of zero."""
     values = []
-    for one in (a, b):
-        mean, std, _ = spread(one)
+    for histogram in (a, b):
+        mean, std, _ = spread(histogram)
         if std > CONSTANT * abs(mean):
             return std
         values.append(abs(mean))

@@ -52,9 +52,10 @@ def doctor(
 ) -> None:  # fmt: skip
     """Say what is wrong in a run: in which layer, since when, why it matters and what people do about it.
 
-    RUN is an event file, or a directory with all runs in it, of which each is judged by itself. Looked for are vanishing and exploding gradients, dead and saturated
-    layers, NaN and infinities, initial weights of a wrong size or sign, weights that grow or decay, steps that are too large
-    or too small, frozen layers, what float16 cannot hold, outliers and drift.
+    RUN is an event file, or a directory with all runs in it, of which each is judged by itself. Looked for are
+    vanishing and exploding gradients, dead and saturated layers, NaN and infinities, initial weights of a wrong size
+    or sign, weights that grow or decay, steps that are too large or too small, frozen layers, what float16 cannot
+    hold, outliers and drift.
     """
     import json
 

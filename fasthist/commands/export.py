@@ -31,33 +31,14 @@ _PIECE = 1024
 def export(
     chosen: Sequence[Series], step: int | None, form: str | None, parquet: Path | None
 ) -> None:
-    """Write a record for each histogram: statistics, and the rows of its buckets.
+    """Write a record for each histogram, of one step or all: statistics, and the rows of its buckets.
 
-    Parameters
-    ----------
-    chosen : sequence of Series
-    step : int, optional
-        Default: all.
-    form : {"json", "csv"}, optional
-        To stdout.
-    parquet : Path, optional
-        To this file.
-
-    Raises
-    ------
-    EventFileError, OSError
-        A file cannot be read, or written.
-    MissingPackageError
-        Parquet needs pyarrow.
-
-    Notes
-    -----
-    What a file does not tell is null, or nothing in CSV, and so is what JSON has no number for. The rows are lists of the
-    left edges, right edges and counts; numbers with blanks between them in CSV.
+    What a file does not tell is null, or nothing in CSV, and so is what JSON has no number for. The rows are lists of
+    the left edges, right edges and counts; numbers with blanks between them in CSV.
     """
     if parquet is not None:
         require("pyarrow.parquet", "pyarrow")  # before the run is gone through
-    total = sum(len(one) if step is None else int(step in one.steps) for one in chosen)
+    total = sum(len(series) if step is None else int(step in series.steps) for series in chosen)
     with progress("exporting", total, is_bytes=False) as advance:
         records = _records(chosen, step)
         if parquet is not None:

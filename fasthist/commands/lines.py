@@ -73,25 +73,7 @@ COLUMNS = {
 def lines_of(
     history: History, pattern: str | None, step: int | None, sort: str | None
 ) -> list[Line]:
-    """Find what is shown.
-
-    Parameters
-    ----------
-    history : History
-    pattern : str, optional
-        A regular expression that is searched for in the tags.
-    step : int, optional
-        Default: the last of each tag.
-    sort : str, optional
-        A field of `Line`; numbers from the largest on. Default: as the tags first appeared.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such tag or step.
-    EventFileError, OSError
-        A file has changed, or cannot be read.
-    """
+    """Compute the table: the given step of each matching tag, or its last; `sort` names a field, largest first."""
     tags = matching(list(history), pattern)
     check_step(history, tags, step)
     lines = []
@@ -169,9 +151,9 @@ def _distribution(histogram: Histogram, low: float, high: float) -> str:
 
 
 def _stds(series: Series) -> list[float]:
-    """Give the standard deviation at steps from the first to the last, those of the rows where the file does not tell."""
+    """Return the standard deviation at up to 12 steps, estimated from the rows where the file does not tell it."""
     places = np.unique(np.linspace(0, len(series) - 1, _CELLS).astype(np.int64))
     stds: list[float] = series.std[places].tolist()
     untold = places[np.isnan(stds)]
-    found = iter([spread(histogram)[1] for histogram in series[untold]] if untold.size else [])
-    return [next(found) if math.isnan(std) else std for std in stds]
+    estimates = iter([spread(histogram)[1] for histogram in series[untold]] if untold.size else [])
+    return [next(estimates) if math.isnan(std) else std for std in stds]

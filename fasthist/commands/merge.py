@@ -43,18 +43,18 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     """Sum the histograms that the ranks of a run wrote, each to files of its own.
 
     A rank is a directory in DIR, or the files in it that end alike: SummaryWriter(log_dir, filename_suffix=".rank3").
-    Histograms of one tag and step are summed; where a rank wrote one twice, as after a restart, the last counts. Scalars
-    are left out, but those of NaN and infinities.
+    Histograms of one tag and step are summed; where a rank wrote one twice, as after a restart, the last counts.
+    Scalars are left out, but those of NaN and infinities.
 
-    Exact are, as far as the files tell them, num, min, max, the sums, the numbers of NaN and infinities, and, where all were
-    counted with bins="tensorflow", the counts. Else a picture of the sum is made of the ranks' pictures; the share below
-    any value is then within 2 % of that of all values.
+    Exact are, as far as the files tell them, num, min, max, the sums, the numbers of NaN and infinities, and, where
+    all were counted with bins="tensorflow", the counts. Else a picture of the sum is made of the ranks' pictures; the
+    share below any value is then within 2 % of that of all values.
 
-    Two runs are refused: where one ended before the other began, or most tags are not in both. Names that number the ranks,
-    such as rank0 and rank1, are believed.
+    Two runs are refused: where one ended before the other began, or most tags are not in both. Names that number the
+    ranks, such as rank0 and rank1, are believed.
 
-    What not every rank has is listed and left out, and the exit code is 3, or 0 with --allow-missing. A rank whose shard of a
-    tensor is empty writes no histogram of it.
+    What not every rank has is listed and left out, and the exit code is 3, or 0 with --allow-missing. A rank whose
+    shard of a tensor is empty writes no histogram of it.
     """
     from fasthist import rank_files
 
@@ -112,7 +112,7 @@ def _check_out(out: Path, directory: Path) -> None:
 
 
 def _write(sums: Iterable[list[ReadHistogram]], out: Path, advance: Callable[[int], None]) -> int:
-    """Write the sum of each list to a new event file; give of how many no file tells what is not finite."""
+    """Write the sum of each list to a new event file; return for how many no file counts what is not finite."""
     import fasthist
     from fasthist.rank_files import added
 

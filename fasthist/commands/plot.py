@@ -72,8 +72,9 @@ def plot(
 ) -> None:
     """Draw runs: a small picture for each tag.
 
-    RUN is a directory, with all runs in it, or an event file. Kinds: ridge, an outline for each step, the newest in front;
-    heatmap and percentiles, over steps; overlay, one step of all runs in one picture. Needs the extra fasthist[plot].
+    RUN is a directory, with all runs in it, or an event file. Kinds: ridge, an outline for each step, the newest in
+    front; heatmap and percentiles, over steps; overlay, one step of all runs in one picture. Needs the extra
+    fasthist[plot].
     """
     from fasthist.plots import figures
     from fasthist.plots.page import page

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from fasthist.commands.terminal import few
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled
 from fasthist.history import History, find_runs
 
 
 def find_run(path: Path, *, skip_corrupt: bool) -> History:
-    """Find the run that a path names, and read nothing yet.
-
-    Parameters
-    ----------
-    path : Path
-        A directory with event files, or with one such directory in it, or an event file.
-    skip_corrupt : bool
-
-    Raises
-    ------
-    ArgumentError
-        There is none, or there are several.
-    """
-    found = find_all_runs(path, skip_corrupt=skip_corrupt)
-    if "." in found:
-        return found["."]
-    if len(found) > 1:
-        names = few([str(path / name) for name in found], 8)
-        msg = f"{path} holds {len(found)} runs. Accepted: one. Name one of: {names}."
+    """Find the one run that a path names, without reading it; ArgumentError if there is none, or several."""
+    runs = find_all_runs(path, skip_corrupt=skip_corrupt)
+    if "." in runs:
+        return runs["."]
+    if len(runs) > 1:
+        names = few([str(path / name) for name in runs], 8)
+        msg = f"{path} holds {len(runs)} runs. Accepted: one. Name one of: {names}."
         raise ArgumentError(msg)
-    return next(iter(found.values()))
+    return next(iter(runs.values()))
 
 
 def find_all_runs(path: Path, *, skip_corrupt: bool) -> dict[str, History]:
-    """Find every run below a path, by name, and read nothing yet.
-
-    Raises
-    ------
-    ArgumentError
-        There is none.
-    """
+    """Find every run below a path, by name, without reading it; ArgumentError if there is none."""
     if is_checkpoint(path):
         raise ArgumentError(_CHECKPOINT.format(path=path, files=path))
     try:
@@ -72,20 +53,12 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def read_run(history: History, advance: Callable[[int], None]) -> None:
-    """Read a run, which must hold histograms; errors as those of `read_runs`."""
+    """Read a run; ArgumentError if it holds no histograms."""
     read_runs({history.run: history}, advance)
 
 
 def read_runs(runs: dict[str, History], advance: Callable[[int], None]) -> dict[str, History]:
-    """Read runs; return those that hold histograms.
-
-    Raises
-    ------
-    ArgumentError
-        None does.
-    EventFileError, OSError
-        One cannot be read.
-    """
+    """Read runs and return those that hold histograms; ArgumentError if none does."""
     for history in runs.values():
         history.refresh(advance)
     filled = {name: history for name, history in runs.items() if history}
@@ -99,21 +72,12 @@ def read_runs(runs: dict[str, History], advance: Callable[[int], None]) -> dict[
 
 
 def matching(tags: list[str], pattern: str | None) -> list[str]:
-    """Give the tags in which a regular expression is found; all without one.
-
-    Raises
-    ------
-    ArgumentError
-        It is none, or is found in no tag.
-    """
+    """Return the tags in which a regular expression is found; ArgumentError if it is invalid or found in none."""
     if pattern is None:
         return tags
-    try:
-        found = [tag for tag in tags if re.search(pattern, tag)]
-    except re.error as error:
-        msg = f"--tag={pattern!r} is no regular expression: {error}."
-        raise ArgumentError(msg) from error
-    if not found:
+    expression = compiled(pattern, f"--tag={pattern!r}")
+    chosen = [tag for tag in tags if expression.search(tag)]
+    if not chosen:
         msg = f"--tag={pattern!r} is found in none of {len(tags)} tags. There are: {few(tags, 5)}."
         raise ArgumentError(msg)
-    return found
+    return chosen

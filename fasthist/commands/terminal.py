@@ -28,7 +28,7 @@ _LEAST_ROOM = 8
 
 
 def print_anything() -> None:
-    """Let stdout and stderr print any text in any encoding, plainer or escaped where there is no other way."""
+    """Let stdout and stderr print any text in any encoding, plainer or escaped if it has to be."""
     codecs.register_error("fasthist", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -44,8 +44,6 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
 def printable(text: str) -> str:
     r"""Escape what a terminal would obey instead of showing it, such as line ends and colour codes.
 
-    Examples
-    --------
     >>> print(printable("fc\x1b[31m/größe"))
     fc\x1b[31m/größe
     """
@@ -62,7 +60,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def console_of() -> Console:
-    """Give stdout, which breaks no line unless it is a terminal."""
+    """Return a console for stdout that breaks no line unless it is a terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
@@ -72,7 +70,7 @@ def console_of() -> Console:
 
 
 class Column(NamedTuple):
-    """How a column is headed and filled, and how soon it makes room where the terminal is narrow: the least first."""
+    """A column's head, the text of its cells, and its weight: on a narrow terminal the lightest go first."""
 
     head: str
     text: Callable[[Any], str]
@@ -81,7 +79,7 @@ class Column(NamedTuple):
 
 
 def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[Any]) -> Table:
-    """Lay lines out; on a terminal, in as many columns as it has room for, of which "tag" is always one."""
+    """Lay lines out in columns; on a terminal, in as many as it has room for, always with "tag"."""
     from rich.table import Table
     from rich.text import Text
 
@@ -135,7 +133,7 @@ def shows_progress() -> bool:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while it is a terminal; give the function that moves it."""
+    """Show a bar on stderr if it is a terminal; yield the function that moves it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -167,8 +165,6 @@ def sparkline(values: Iterable[float]) -> str:
 
     What is not finite is a blank, and so is 0.
 
-    Examples
-    --------
     >>> sparkline([1, 2, 4, 0, 8])
     '▂▃▅ █'
     """
@@ -189,8 +185,6 @@ def sparkline(values: Iterable[float]) -> str:
 def number(value: float | None) -> str:
     """Write a number in four digits; nothing for None and NaN.
 
-    Examples
-    --------
     >>> number(-0.0123456), number(1e9), number(2.0), number(None)
     ('-0.01235', '1e+09', '2', '')
     """

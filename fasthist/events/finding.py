@@ -2,9 +2,9 @@
 
 Guarantees:
 
-- What is given was in the file as it is: the checksums of every record are looked at.
-- A record that is not all there yet is the end for now; asking again goes on with it.
-- What is held is one block of a file, or one record where that is larger, the histograms in it, and a few names.
+- What is returned is what the file holds: the checksums of every record are checked.
+- An incomplete record is the end for now; the next call continues with it.
+- Memory is bounded by one block of a file, or one record where that is larger, its histograms, and a few names.
 """
 
 from __future__ import annotations
@@ -58,58 +58,28 @@ _BATCH = 1 << 18
 
 
 class Found(NamedTuple):
-    """A histogram that is not restored yet.
-
-    Attributes
-    ----------
-    tag : str
-    place : (int, int)
-        Where its form begins and ends in the event.
-    form : Form
-    specials : (int or None, int or None, int or None)
-    zero_fraction : float
-        NaN where nothing tells.
-    """
+    """A histogram that is not restored yet."""
 
     tag: str
-    place: Place
+    place: Place  # where its form begins and ends in the event
     form: Form
     specials: Specials
-    zero_fraction: float
+    zero_fraction: float  # NaN if unknown
 
 
 class Restart(NamedTuple):
-    """That the run began anew at a step: what it has written there and later is void.
+    """A note that the run began anew at a step: what it had written from there on is void."""
 
-    Attributes
-    ----------
-    tags : frozenset of str, or None
-        Of these alone; None for all.
-    stays : frozenset of str
-        Of these, rows stay: see `RunFiles`.
-    """
-
-    tags: frozenset[str] | None
-    stays: frozenset[str]
+    tags: frozenset[str] | None  # void for these alone; None for all
+    stays: frozenset[str]  # tags whose rows stay: see `RunFiles`
 
 
 class FoundEvent(NamedTuple):
-    """An event with histograms, or one that tells that the run began anew, before what is in it.
-
-    Attributes
-    ----------
-    step : int
-    wall_time : float
-        Seconds since 1970, UTC.
-    offset : int
-        Where its record begins in the file.
-    restart : Restart or None
-    histograms : list of Found
-    """
+    """An event with histograms, or with a restart, which applies before its histograms."""
 
     step: int
     wall_time: float
-    offset: int
+    offset: int  # where its record begins in the file
     restart: Restart | None
     histograms: list[Found]
 
@@ -117,25 +87,14 @@ class FoundEvent(NamedTuple):
 class RunFiles(Generic[Restored]):
     """The files of a run: how far each has been read, and what only their first events tell.
 
-    Parameters
-    ----------
-    skip_corrupt : bool
-        Pass over damaged records, and count them, instead of raising.
-    restore_regular : callable
-        `regular`, or `regular_numbers` for who wants no more than these.
+    `restore_regular` is `regular`, or `regular_numbers` for callers that need only the numbers.
 
-    Attributes
-    ----------
-    files : dict of str to RecordFile
-        By path, in the order in which they were first read.
-
-    Notes
-    -----
-    When a run begins anew is told as TensorBoard's ``EventAccumulator`` takes it: at each note that a session starts, the
+    A restart is recognised as by TensorBoard's ``EventAccumulator``: at each note that a session starts, the
     first one too; without a file version in any event before, at each event whose step is less than the last one's, and
     then for its tags alone (tensorboard/backend/event_processing/event_accumulator.py). It forgets no tensors then. So
     rows of other libraries stay; fasthist's, which may be one step's form of a tag and not another's, do not.
-    TensorBoard's page, which reads through ``plugin_event_accumulator.py``, forgets tensors too, but not at the first note.
+    TensorBoard's page, which reads through ``plugin_event_accumulator.py``, forgets tensors too, but not at the first
+    note.
     """
 
     def __init__(
@@ -159,25 +118,10 @@ class RunFiles(Generic[Restored]):
         return sum(file.corrupt_count for file in self.files.values())
 
     def read(self, path: str) -> Iterator[tuple[FoundEvent, list[Restored | Histogram]]]:
-        """Give what is new in a file: all histograms of an event, or nothing of it.
+        """Yield what is new in a file: all histograms of an event, or none; nothing if the file is gone.
 
-        Parameters
-        ----------
-        path : str
-            Nothing is given if it is not there (any more).
-
-        Yields
-        ------
-        event : FoundEvent
-        histograms : list
-            Of ``event.histograms``, as `restore_regular` gives them; a Histogram where it gives None.
-
-        Raises
-        ------
-        EventFileError
-            A record is damaged. What lies before it has been given; the next call raises it again.
-        OSError
-            The file cannot be read.
+        Histograms are as `restore_regular` returns them, or a Histogram where it returns None. Events before a damaged
+        record come first; the next call raises its EventFileError again.
         """
         file = self.files.get(path)
         if file is None:
@@ -294,7 +238,9 @@ class RunFiles(Generic[Restored]):
 
 
 def _specials(counts: list[float]) -> Specials:
-    first, second, third = (int(one) if _is_count(one) and one < EXACT else None for one in counts)
+    first, second, third = (
+        int(count) if _is_count(count) and count < EXACT else None for count in counts
+    )
     return first, second, third
 
 
@@ -303,13 +249,7 @@ def _is_count(value: float) -> bool:
 
 
 def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
-    """Restore histograms from their forms.
-
-    Raises
-    ------
-    MessageError
-        One contradicts itself.
-    """
+    """Restore histograms from their forms; MessageError if one contradicts itself."""
     return [
         done or _restore(form, counts)
         for done, form, counts in zip(regular(forms, specials), forms, specials, strict=True)
@@ -331,19 +271,19 @@ def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
 
 
 def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
-    """Give the names of runs below a directory and the paths of their files, in order; or the one file."""
+    """Return the names of runs below a directory and the paths of their files, in order; or the one file."""
     if not is_dir(log_dir):
         return [(".", [log_dir])]
-    found = []
+    runs = []
     for run, names in walk(log_dir):
         paths = event_files(join(log_dir, run), names)
         if paths:
-            found.append((run, paths))
-    return sorted(found)
+            runs.append((run, paths))
+    return sorted(runs)
 
 
 def event_files(directory: str, names: Iterable[str]) -> list[str]:
-    """Give the paths of the event files among these names, in the order in which they were begun; a profiler's are none."""
+    """Return the paths of the event files among these names, oldest first; a profiler's are left out."""
     return [
         join(directory, name)
         for name in sorted(names)

@@ -1,7 +1,7 @@
 """`RunIndex`: where the histograms of a run lie in its files, and the numbers beside them, in a hundred bytes for each.
 
-What is read is checked as `fasthist.events.finding` checks it, and then let go; `restore` reads one again. A run that
-began anew at a step, and told so, has nothing from its first life at that step or later.
+Histograms are checked as in `fasthist.events.finding`, and not kept; `restore` reads one again. After a restart at a
+step, nothing that was written before it at that step or later is indexed.
 """
 
 from __future__ import annotations
@@ -47,18 +47,9 @@ _TELLING = 1 << 18
 
 
 class RunIndex:
-    """What is known of the files of a run.
+    """The histograms in the files of a run: `tables` maps each tag, in order of appearance, to ENTRY[n].
 
-    Parameters
-    ----------
-    skip_corrupt : bool
-        Pass over damaged records, and count them, instead of raising.
-
-    Attributes
-    ----------
-    tables : dict of str to ENTRY[n]
-        For each tag, in the order in which they were first met: sorted by step, one for each. Of several with the same
-        step it is the one that was read last.
+    A table is sorted by step and holds one entry for each: the one that was read last.
     """
 
     def __init__(self, *, skip_corrupt: bool = False) -> None:
@@ -74,33 +65,17 @@ class RunIndex:
         return self._run.corrupt_count
 
     def only(self, tags: Iterable[str]) -> RunIndex:
-        """Give what is known of some tags, to read their histograms: what is new in the files is not asked of it."""
+        """Return an index of some tags, to read their histograms; it cannot be updated."""
         part = RunIndex()
         part.tables = {tag: self.tables[tag] for tag in tags}
         part._numbers = self._numbers
         return part
 
     def update(self, paths: list[str], advance: Callable[[int], None] | None = None) -> bool:
-        """Read what is new in the files.
+        """Read what is new in the files; return whether there was any histogram, or a restart.
 
-        Parameters
-        ----------
-        paths : list of str
-            In the order in which they were written. One that is not there any more is passed over.
-        advance : callable, optional
-            Called with the number of bytes that were read since the last call.
-
-        Returns
-        -------
-        bool
-            Whether there was any histogram, or a restart.
-
-        Raises
-        ------
-        EventFileError
-            A record is damaged. What lies before it is kept; the next call raises it again.
-        OSError
-            A file cannot be read.
+        Paths are in the order of writing; a missing file is skipped. `advance` gets the bytes read since its last call.
+        What lies before a damaged record is kept; the next call raises its EventFileError again.
         """
         before = self.tables
         try:
@@ -171,7 +146,7 @@ class RunIndex:
         self.tables = {tag: table for tag, table in tables.items() if table.size}
 
     def _merge(self) -> None:
-        """Put what is new into the tables, which are made anew."""
+        """Merge what is new into the tables, which are made anew."""
         if not self._news:
             return
         tables = dict(self.tables)
@@ -184,7 +159,7 @@ class RunIndex:
         self.tables = tables
 
     def _by_step(self, tag: str, table: NDArray[Any]) -> NDArray[Any]:
-        """Sort by step, and keep the last of each; rows among the others are remembered."""
+        """Sort by step, and keep the last of each; hidden rows are remembered."""
         table = table[table["step"].argsort(kind="stable")]
         is_last = _ends(table["step"])
         # Of an event that a restart has written again, counts of NaN and infinities may stand alone.
@@ -207,20 +182,7 @@ class RunIndex:
         return table
 
     def restore(self, entries: NDArray[Any]) -> list[Histogram]:
-        """Read histograms again.
-
-        Parameters
-        ----------
-        entries : ENTRY[n]
-            Rows of `tables`.
-
-        Raises
-        ------
-        EventFileError, MessageError
-            The file has changed since.
-        OSError
-            It cannot be read.
-        """
+        """Read the histograms of entries again; EventFileError or MessageError if the file has changed since."""
         counts = entries[list(_SPECIALS)].tolist()
         specials: list[Specials] = [
             (_count(nan), _count(posinf), _count(neginf)) for nan, posinf, neginf in counts
@@ -228,14 +190,14 @@ class RunIndex:
         return restore(self.forms(entries), specials)
 
     def forms(self, entries: NDArray[Any]) -> list[Form]:
-        """Read the forms of histograms again; arguments and errors as in `restore`."""
+        """Read the forms of histograms again; errors as in `restore`."""
         paths = list(self._numbers)
-        found: list[Form] = []
+        forms: list[Form] = []
         with contextlib.ExitStack() as opened:
             files: dict[int, Stored] = {}
             for number, form, offset, size in entries[list(_PLACE)].tolist():
                 if form == _EMPTY:
-                    found.append(None)
+                    forms.append(None)
                     continue
                 if number not in files:
                     files[number] = open_file(paths[number])
@@ -245,12 +207,12 @@ class RunIndex:
                 if len(data) < size:
                     raise EventFileError(paths[number], offset, "the file has become shorter")
                 read = read_moments if form == _MOMENTS else read_rows
-                found.append(read(data, (0, size)))
-        return found
+                forms.append(read(data, (0, size)))
+        return forms
 
 
 def _ends(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say of sorted steps which are the last of their kind."""
+    """Mark the last of each run of equal steps."""
     return np.append(steps[1:] != steps[:-1], steps.size > 0)[: steps.size]
 
 

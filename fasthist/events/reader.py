@@ -69,8 +69,9 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
     -----
     Files of fasthist, torch, tensorboardX, TensorFlow and Keras are read, and both forms of histograms in them. What
     the form does not tell is None: TensorFlow 2's and Keras' rows have no sums, and only fasthist tells how many
-    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A histogram has the file's buckets, and around a constant their ends may leave the
-    value a little room. Everything in the files is given, also what a restarted run has written again.
+    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A
+    histogram has the file's buckets, and around a constant their ends may leave the value a little room. Everything
+    in the files is given, also what a restarted run has written again.
 
     Examples
     --------
@@ -128,34 +129,15 @@ class EventReader:
                 self._runs[name] = RunFiles(regular, skip_corrupt=self.skip_corrupt)
             for path in paths:
                 for event, histograms in self._runs[name].read(path):
-                    for one, histogram in zip(event.histograms, histograms, strict=True):
-                        yield ReadHistogram(name, one.tag, event.step, event.wall_time, histogram)
+                    for found, histogram in zip(event.histograms, histograms, strict=True):
+                        yield ReadHistogram(name, found.tag, event.step, event.wall_time, histogram)
 
 
 def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, float, bytes]]:
-    """Give every value in the event files of one run, as it is encoded.
+    """Yield tag, step, wall time and encoded ``Summary.Value`` of every value in the event files of one run.
 
-    Parameters
-    ----------
-    log_dir : str or os.PathLike
-        A directory; those in it are left out. It need not be there.
-
-    Yields
-    ------
-    tag : str
-    step : int
-    wall_time : float
-    value : bytes
-        A ``Summary.Value``: what `fasthist.events.messages.summary_event` takes.
-
-    Raises
-    ------
-    OSError
-        A file cannot be read.
-
-    Notes
-    -----
-    Damaged records, and one that is not all there, are passed over. Holds one block or one record.
+    Directories in it, damaged records and an incomplete one are skipped; `log_dir` need not exist. Holds one block or
+    one record.
     """
     directory = os.fsdecode(log_dir)
     if not is_dir(directory):

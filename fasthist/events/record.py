@@ -32,22 +32,7 @@ _LIKELY = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
 
 
 def frame(payload: bytes) -> bytes:
-    """Wrap a payload as one record.
-
-    Parameters
-    ----------
-    payload : bytes
-        Usually one encoded ``Event``; may be empty.
-
-    Returns
-    -------
-    bytes
-        ``len(payload) + OVERHEAD`` of them.
-
-    Notes
-    -----
-    Two passes over `payload`: a checksum and a copy.
-    """
+    """Wrap a payload, usually one encoded ``Event``, as one record: one checksum and one copy."""
     length = _pack_length(len(payload))
     return b"".join(
         (length, _pack_crc(masked_crc(length)), payload, _pack_crc(masked_crc(payload)))
@@ -55,19 +40,8 @@ def frame(payload: bytes) -> bytes:
 
 
 def masked_crc(data: bytes) -> int:
-    """Give the masked CRC-32C of some bytes.
+    """Return the masked CRC-32C: the checksum rotated right by 15 bits, plus a constant, modulo ``2**32``.
 
-    Parameters
-    ----------
-    data : bytes
-
-    Returns
-    -------
-    int
-        uint32: the checksum rotated right by 15 bits, plus a constant, modulo ``2**32``.
-
-    Examples
-    --------
     >>> hex(masked_crc(b""))
     '0xa282ead8'
     """
@@ -76,19 +50,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def read_header(data: bytes, at: int) -> int | None:
-    """Give the length of the payload that is announced here.
-
-    Parameters
-    ----------
-    data : bytes
-    at : int
-        Where `HEADER` bytes begin.
-
-    Returns
-    -------
-    int or None
-        None if its checksum is wrong.
-    """
+    """Return the length of the payload whose `HEADER` bytes begin here; None if its checksum is wrong."""
     length, crc = _read_header(data, at)
     return length if _length_crc(length) == crc else None
 
@@ -100,40 +62,14 @@ def _length_crc(length: int) -> int:
 
 
 def unframe(data: bytes, at: int, length: int) -> bytes | None:
-    """Give the payload of a record.
-
-    Parameters
-    ----------
-    data : bytes
-    at : int
-        Where the record begins; all of it is there.
-    length : int
-        From `read_header`.
-
-    Returns
-    -------
-    bytes or None
-        A copy; None if its checksum is wrong.
-    """
+    """Return a copy of the payload of a complete record; None if its checksum is wrong."""
     end = at + HEADER + length
     payload = data[at + HEADER : end]
     return payload if _read_crc(data, end)[0] == masked_crc(payload) else None
 
 
 def find_record(data: bytes, at: int = 0) -> int | None:
-    """Search the next place where the record of an event begins.
-
-    Parameters
-    ----------
-    data : bytes
-    at : int
-        Where to begin.
-
-    Returns
-    -------
-    int or None
-        Where there is a length with the right checksum and an event's first byte behind it.
-    """
+    """Return where the next event's record begins: a length with the right checksum, then an event's first byte."""
     for likely in _LIKELY.finditer(data, at):
         if read_header(data, likely.start()) is not None:
             return likely.start()

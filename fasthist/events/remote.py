@@ -1,7 +1,7 @@
 """Event files in object stores and other places that fsspec reaches.
 
-An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a whole.
-`fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
+An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a
+whole. `fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
 """
 
 from __future__ import annotations
@@ -25,20 +25,12 @@ _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "oci", "oss", "r2", "s3", 
 
 
 def is_url(path: str) -> bool:
-    """Say whether this is a URL, and no path of this machine."""
+    """Return whether this is a URL, not a local path."""
     return "://" in path
 
 
 def system_of(url: str) -> tuple[Any, str]:
-    """Give fsspec's file system of a URL, which has seen nothing yet, and the path there.
-
-    Raises
-    ------
-    MissingPackageError
-        fsspec, or its package for this kind of URL, is not installed.
-    ArgumentError
-        fsspec does not know this kind of URL.
-    """
+    """Return fsspec's file system of a URL, without cached listings, and the path there."""
     _check_kind(url)
     import fsspec
 
@@ -67,18 +59,8 @@ def _check_kind(url: str) -> None:
 class RemoteFolder:
     """A directory that fsspec reaches; see `fasthist.events.files.Folder`.
 
-    Parameters
-    ----------
-    url : str
-        Such as ``s3://bucket/runs/a``. Options, such as credentials and endpoints, are taken from where fsspec and its
-        packages look for them: environment variables and files.
-
-    Raises
-    ------
-    MissingPackageError
-        fsspec, or its package for this kind of URL, is not installed.
-    ArgumentError
-        fsspec does not know this kind of URL.
+    Options, such as credentials and endpoints, come from where fsspec and its packages look: environment variables
+    and files.
     """
 
     def __init__(self, url: str) -> None:
@@ -125,7 +107,7 @@ class RemoteFile:
         return self._spool.usable
 
     def check(self) -> None:
-        """Look whether the spool is as it was."""
+        """Check that the spool is unchanged."""
         self._spool.check()
 
     def append(self, records: Sequence[bytes]) -> int:
@@ -133,7 +115,7 @@ class RemoteFile:
         return self._spool.append(records)
 
     def publish(self, *, fsync: bool) -> None:
-        """Send the whole file, in some attempts; OSError if all fail. What is sent is as durable as it gets there."""
+        """Send the whole file, in a few attempts; OSError if all fail. It is as durable as the store makes it."""
         del fsync
         if self._sent == self.size:
             return
@@ -166,7 +148,7 @@ class RemoteFile:
 
 @contextlib.contextmanager
 def as_os_error(url: str) -> Iterator[None]:
-    """Turn what fsspec's packages raise, each its own errors, into an OSError that names the place."""
+    """Turn what fsspec's packages raise into an OSError that names the place."""
     try:
         yield
     except (FileNotFoundError, FasthistError):

@@ -10,34 +10,14 @@ from fasthist.events.reader import raw_values
 
 
 def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
-    """Encode what makes both loaders forget the steps of a run from one on.
+    """Encode the events of a new file that make both of TensorBoard's loaders forget a run's steps from `step` on.
 
-    Parameters
-    ----------
-    log_dir : str or os.PathLike
-        The run; empty if it is not known. Its files are read once, to the end; none of them is changed. One value of each
-        tag is held.
-    step : int
-        int64.
+    The run's files are read once and never changed; one value of each tag is held. `log_dir` may be empty if unknown.
 
-    Returns
-    -------
-    list of bytes
-        Events to begin a new file with.
-
-    Raises
-    ------
-    ArgumentError
-        `step` does not fit.
-    OSError
-        A file cannot be read.
-
-    Notes
-    -----
     The Python loader purges at a note that a session starts. The fast one does not know it, but a record evicts all
-    those of its tag that have its step or a later one (tensorboard/data/server/reservoir.rs). So the last value that is to
-    stay, of each tag that has later ones, is written once more. Where none is to stay, that loader forgets a tag's old
-    steps as soon as the tag is written again.
+    those of its tag that have its step or a later one (tensorboard/data/server/reservoir.rs). So the last value to keep
+    of each tag that has later ones is written again. Where none is kept, that loader forgets a tag's old steps as soon
+    as the tag is written again.
     """
     kept: dict[str, tuple[int, float, bytes]] = {}
     stale: set[str] = set()

@@ -1,6 +1,6 @@
-"""Where event files are read: in directories of this machine, or behind a URL that fsspec knows (``s3://``, ``memory://``).
+"""Where event files are read: local directories, or URLs that fsspec knows (``s3://``, ``memory://``).
 
-A path is either. Whatever is read through a URL raises OSError as a local file would.
+A path is either. Reading through a URL raises OSError as a local file would.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Stored(Protocol):
         """Move to a byte."""
 
     def read(self, size: int, /) -> bytes:
-        """Give so many bytes, fewer at the end."""
+        """Return so many bytes, fewer at the end."""
 
     def size(self) -> int:
-        """Give the number of bytes in the file."""
+        """Return the size of the file in bytes."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the file."""
 
 
 class _LocalFile(FileIO):
@@ -40,7 +40,7 @@ class _LocalFile(FileIO):
 
 
 class _RemoteFile:
-    """A file as it was when it was opened, which holds one block of it."""
+    """A file as it was when it was opened; holds one block of it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -80,7 +80,7 @@ def open_file(path: str) -> Stored:
 
 
 def size_of(path: str) -> int:
-    """Give the bytes of a file; OSError if it is not there."""
+    """Return the size of a file; OSError if it is missing."""
     if not is_url(path):
         return Path(path).stat().st_size
     with as_os_error(path):
@@ -89,13 +89,7 @@ def size_of(path: str) -> int:
 
 
 def check_exists(path: str, name: str = "") -> None:
-    """Raise ArgumentError if there is neither a directory nor a file; `name` is the argument that it was given as.
-
-    Raises
-    ------
-    MissingPackageError
-        What reads this kind of URL is not installed.
-    """
+    """Raise ArgumentError if there is neither a directory nor a file; `name` is the argument that held the path."""
     hint = f"Hint: paths are taken from {str(Path.cwd())!r}."
     if is_url(path):
         with as_os_error(path):
@@ -111,7 +105,7 @@ def check_exists(path: str, name: str = "") -> None:
 
 
 def is_dir(path: str) -> bool:
-    """Say whether this is a directory; a file is none, nor what is not there."""
+    """Return whether this is a directory."""
     if not is_url(path):
         return Path(path).is_dir()
     with as_os_error(path):
@@ -120,19 +114,19 @@ def is_dir(path: str) -> bool:
 
 
 def join(directory: str, name: str) -> str:
-    """Give the path of something in a directory; "." is the directory itself."""
+    """Return the path of something in a directory; "." is the directory itself."""
     if not is_url(directory):
         return str(Path(directory, name))
     return directory if name == "." else f"{directory.rstrip('/')}/{name}"
 
 
 def names_in(directory: str) -> list[str]:
-    """Give the names of the files in a directory."""
+    """Return the names of the files in a directory."""
     return next((names for _, names in walk(directory)), [])
 
 
 def walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Give each directory from `top` on, as its path below it with slashes, and the names of the files in it."""
+    """Yield each directory from `top` on, as its relative path with slashes, and the names of its files."""
     if is_url(top):
         with as_os_error(top):
             system, place = system_of(top)

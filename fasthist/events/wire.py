@@ -1,8 +1,8 @@
 """Protobuf's wire format, as far as event files need it: encoding, and below it decoding.
 
-Knows bytes and field numbers that it is given, no message. Guarantees:
+Knows only bytes and field numbers, no message. Guarantees:
 
-- What comes out is what protobuf's own serialiser gives for the same field, byte for byte.
+- The output is what protobuf's own serialiser gives for the same field, byte for byte.
 - Functions that may leave a field out say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
 - An array of doubles costs one copy to encode, none to decode.
 - Decoding looks at no byte outside the bounds it is given, and holds nothing but views of them: a damaged length
@@ -36,25 +36,8 @@ _unpack_float = struct.Struct("<f").unpack_from
 
 
 def varint(value: int) -> bytes:
-    """Encode an integer in groups of seven bits, the lowest first.
+    """Encode an integer in groups of seven bits, the lowest first; a negative one as its two's complement, in 10 bytes.
 
-    Parameters
-    ----------
-    value : int
-        ``-2**63`` to ``2**64 - 1``. A negative one is taken as its two's complement and needs 10 bytes.
-
-    Returns
-    -------
-    bytes
-        1 to 10 of them.
-
-    Raises
-    ------
-    ArgumentError
-        `value` needs more than 64 bits.
-
-    Examples
-    --------
     >>> varint(300).hex()
     'ac02'
     """
@@ -76,138 +59,44 @@ _ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 def integer_field(number: int, value: int) -> bytes:
-    """Encode an integer or enum field; nothing for 0.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    value : int
-        As in `varint`.
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode an integer or enum field; nothing for 0."""
     return _key(number, VARINT) + varint(value) if value else b""
 
 
 def double_field(number: int, value: float) -> bytes:
-    """Encode a double field; nothing for +0.0, 9 bytes for anything else, -0.0 included.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    value : float
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode a double field; nothing for +0.0, 9 bytes for anything else, -0.0 included."""
     packed = _pack_double(value)
     return _key(number, FIXED64) + packed if packed != _ZERO_DOUBLE else b""
 
 
 def double_member(number: int, value: float) -> bytes:
-    """Encode a double field whose presence says something: written even if it is zero.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    value : float
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode a double field whose presence says something: written even if it is zero."""
     return _key(number, FIXED64) + _pack_double(value)
 
 
 def float_member(number: int, value: float) -> bytes:
-    """Encode a float field that belongs to a ``oneof``: written even if it is zero.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    value : float
-        Rounded to float32, to an infinity where it is too large for one.
-
-    Returns
-    -------
-    bytes
-        5 of them.
-    """
+    """Encode a float field of a ``oneof``: written even if it is zero, an infinity beyond float32."""
     return _key(number, FIXED32) + _float32(value)
 
 
 def floats_field(number: int, values: list[float]) -> bytes:
-    """Encode a packed repeated float field; nothing if there are no values.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    values : list of float
-        Rounded as in `float_member`.
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode a packed repeated float field, rounded as in `float_member`; nothing if there are no values."""
     return delimited(number, b"".join(map(_float32, values))) if values else b""
 
 
 def doubles_field(number: int, values: NDArray[np.float64]) -> bytes:
-    """Encode a packed repeated double field; nothing if there are no values.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    values : float64[...]
-        Written in C order.
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode a packed repeated double field, in C order; nothing if there are no values."""
     return delimited(number, raw_doubles(values)) if values.size else b""
 
 
 def raw_doubles(values: NDArray[np.float64]) -> bytes:
-    """Give the little-endian bytes of an array, in C order.
-
-    Parameters
-    ----------
-    values : float64[...]
-
-    Returns
-    -------
-    bytes
-        ``8 * values.size`` of them.
-    """
+    """Return the little-endian bytes of an array, in C order."""
     return np.asarray(values, dtype=_LITTLE_ENDIAN).tobytes()
 
 
 def delimited(number: int, payload: bytes) -> bytes:
     """Encode a submessage, string or bytes field, even if it is empty.
 
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    payload : bytes
-        The encoded submessage, or the string in UTF-8.
-
-    Returns
-    -------
-    bytes
-
-    Examples
-    --------
     >>> delimited(1, b"ab").hex()
     '0a026162'
     """
@@ -218,19 +107,7 @@ def delimited(number: int, payload: bytes) -> bytes:
     maxsize=1 << 12
 )  # histograms have a few hundred sizes, the same again and again
 def delimited_head(number: int, size: int) -> bytes:
-    """Encode what goes before the payload of a `delimited` field, for a caller who joins many parts at once.
-
-    Parameters
-    ----------
-    number : int
-        The field's number.
-    size : int
-        Bytes of the payload.
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode what precedes the payload of a `delimited` field, for a caller who joins many parts at once."""
     return _key(number, DELIMITED) + varint(size)
 
 
@@ -247,30 +124,10 @@ def _float32(value: float) -> bytes:
 
 
 def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Take a message apart into its fields, in the order of the bytes.
+    """Split a message into fields: yield the key, ``number << 3 | wire type``, and where the value begins and ends.
 
-    Parameters
-    ----------
-    data : bytes
-    begin, end : int
-        Where the message lies in `data`, and ends.
+    For a VARINT the beginning is the value itself, as unsigned. Groups, which nothing writes any more, are refused.
 
-    Yields
-    ------
-    key : int
-        ``number << 3 | wire type``.
-    at : int
-        Where the value begins, or, of a VARINT, the value itself, as unsigned.
-    stop : int
-        Where the value ends.
-
-    Raises
-    ------
-    MessageError
-        These bytes are no message. Groups, which are no longer written by anything, are refused too.
-
-    Examples
-    --------
     >>> list(split(delimited(1, b"ab") + integer_field(2, 300), 0, 7))
     [(10, 2, 4), (16, 300, 7)]
     """
@@ -312,26 +169,7 @@ def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Decode an integer.
-
-    Parameters
-    ----------
-    data : bytes
-    at, end : int
-        Where it begins, and where it must have ended.
-
-    Returns
-    -------
-    value : int
-        0 to ``2**64 - 1``.
-    stop : int
-        Where it ends.
-
-    Raises
-    ------
-    MessageError
-        It does not end there, or within ten bytes.
-    """
+    """Decode an integer, 0 to ``2**64 - 1``, that ends before `end` and within ten bytes; return it and its end."""
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]
@@ -345,7 +183,7 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def signed(value: int) -> int:
-    """Give the int64 that has the bits of this uint64."""
+    """Return the int64 that has the bits of this uint64."""
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -362,25 +200,7 @@ def read_float(data: bytes, at: int) -> float:
 
 
 def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[Any]:
-    """Look at packed numbers where they lie.
-
-    Parameters
-    ----------
-    data : bytes
-    at, stop : int
-    dtype : str
-        Little-endian, such as "<f8".
-
-    Returns
-    -------
-    array[n]
-        Read-only, seldom aligned; it keeps `data` alive.
-
-    Raises
-    ------
-    MessageError
-        The bytes are no whole number of them.
-    """
+    """View packed numbers of a little-endian dtype where they lie: read-only, seldom aligned, keeping `data` alive."""
     count, rest = divmod(stop - at, 8 if dtype == "<f8" else int(dtype[2:]))
     if rest:
         msg = f"{stop - at} bytes are no whole number of values"

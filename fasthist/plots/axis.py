@@ -36,25 +36,16 @@ LINSCALE = 0.9 * _LINEAR
 class ValueAxis:
     """The axis of the values.
 
-    Attributes
-    ----------
-    low, high : float
-        Its ends.
-    threshold : float or None
-        Up to where a logarithmic axis is linear; None if all of it is.
-    unit : float
-        What values are divided by: not 1 for those that are too large or too small to be drawn.
-
-    Notes
-    -----
-    Lengths on it are units of `forward`: of a logarithmic axis, decades. The linear part from 0 to `threshold`
+    Lengths on it are in units of `forward`: decades on a logarithmic axis. The linear part from 0 to `threshold`
     is ``1 / log(10)`` long, so that the slope, and with it a density on the axis, does not jump there.
     """
 
     low: float
     high: float
-    threshold: float | None = None
-    unit: float = 1.0
+    threshold: float | None = None  # a logarithmic axis is linear up to here; None: all of it is
+    unit: float = (
+        1.0  # what values are divided by: not 1 if they are too large or too small to draw
+    )
 
     @property
     def title(self) -> str:
@@ -172,7 +163,7 @@ def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
 
 
 def _is_room(low: float, high: float) -> bool:
-    """Say whether the only row is the room that a file gives a constant: as much as float32 has there, or at 1 for 0."""
+    """Return whether the only row is the room that a file leaves a constant: float32's there, or that at 1 for 0."""
     if low in (0.0, -high) or high == 0:
         return high - low <= 2.0**-22
     return high - low <= 2.0**-19 * max(-low, high)
@@ -185,18 +176,15 @@ def quantiles_of(histogram: Histogram, shares: Sequence[float], unit: float = 1.
 
 
 def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
-    """Choose the axis for outlines of histograms, of which one at least has finite values.
+    """Choose the axis for outlines of histograms, at least one of which has finite values.
 
-    "auto" is linear, unless the usual size of the values, their median magnitude without zeros, is 30 times as large in
-    one histogram as in another, or the tails of most histograms reach as far. An end is left out that is far from all but
-    a thousandth of each histogram's values, by more than half of what these span: else one value would make a line of
-    all others.
+    "auto" is linear unless the usual size of the values (their median magnitude without zeros) is 30 times as large in
+    one histogram as in another, or the tails of most histograms reach as far. An end is cut off if it lies beyond all
+    but a thousandth of each histogram's values by more than half of their span: one value would squeeze all others.
 
-    Notes
-    -----
-    A logarithmic axis is linear around zero: up to the power of ten above the smallest usual size, so that values of both
-    signs make one hump; or, where nearly all have the same sign, or for ``scale="log"``, up to the power of ten below all
-    but a hundredth of them.
+    A logarithmic axis is linear around zero: up to the power of ten above the smallest usual size, so that values of
+    both signs make one hump; or, where nearly all have the same sign, or for ``scale="log"``, up to the power of ten
+    below all but a hundredth of them.
     """
     sizes = _Sizes(histograms)
     usual, reach = sizes.usual, sizes.reach
@@ -227,19 +215,11 @@ def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis
 
 
 class _Sizes:
-    """How large the values of histograms are, of which one at least has finite values.
+    """How large the values of histograms are, at least one of which has finite values; all are divided by `unit`.
 
-    Attributes
-    ----------
-    unit : float
-        All others are divided by it.
-    low, high, largest : float
-        The ends, and the larger magnitude of them.
-    inner, most : float64[n, 2]
-        The ends of each without a thousandth, and without a hundredth, of its values.
-    usual, lowest, reach : float64[m]
-        Of those that are not all zero: the magnitude that half of the values and that a hundredth of them do not
-        exceed, without zeros, and the larger one of `inner`.
+    `inner` and `most` (float64[n, 2]) are each histogram's ends without a thousandth and a hundredth of its values.
+    `usual`, `lowest` and `reach` (float64[m]), of those that are not all zero: the magnitudes that half and a hundredth
+    of the non-zero values do not exceed, and the larger magnitude of `inner`.
     """
 
     def __init__(self, histograms: Sequence[Histogram]) -> None:

@@ -25,27 +25,13 @@ _LATTICE = 0.9
 
 @dataclass(frozen=True)
 class Density:
-    """How the values of a histogram lie along an axis.
+    """How the values of a histogram lie along an axis: the areas under `heights`, `shares` and `outside` sum to 1."""
 
-    The areas under `heights` and the `shares` of the atoms add up to 1, less `outside`.
-
-    Attributes
-    ----------
-    edges : float64[k + 1]
-        Values; empty where there are only atoms.
-    heights : float64[k]
-        Share of the values for each unit of ``axis.forward``.
-    atoms, shares : float64[m]
-        Values that so many elements have that a density would be endless, and what share of all each is.
-    outside : float
-        Share of the values that the axis does not show.
-    """
-
-    edges: Floats
-    heights: Floats
-    atoms: Floats
-    shares: Floats
-    outside: float
+    edges: Floats  # float64[k + 1]; empty if there are only atoms
+    heights: Floats  # float64[k]: share of the values per unit of ``axis.forward``
+    atoms: Floats  # float64[m]: values whose density would be endless
+    shares: Floats  # float64[m]: what share of all each atom is
+    outside: float  # share of the values beyond the axis
 
     @property
     def peak(self) -> float:
@@ -54,28 +40,17 @@ class Density:
 
 
 def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
-    """Find what is drawn of a histogram that has finite values.
+    """Compute what is drawn of a histogram that has finite values.
 
-    Parameters
-    ----------
-    histogram : Histogram
-    axis : ValueAxis
-
-    Returns
-    -------
-    Density
-
-    Notes
-    -----
-    Inside a row the values are taken to be spread evenly, as everywhere in fasthist. Where all rows are wide enough to
+    Values are taken to be spread evenly inside a row, as everywhere in fasthist. Where all rows are wide enough to
     be seen (1/250 of the axis) they are drawn as they are. Else the part of the axis from the smallest to the largest
-    value is cut into equal cells, ``2 * num ** (1/3)`` of them (Rice's rule), 8 to 60, as finely as an outline tells, and
-    the area over a cell is exactly the share of what lies in it.
+    value is cut into equal cells, ``2 * num ** (1/3)`` of them (Rice's rule), 8 to 60, as finely as an outline tells,
+    and the area over a cell is exactly the share of what lies in it.
 
     A row is an *atom* if it is narrower than 1/1000 of the axis, holds more than one element and 1 % of all, and more
-    than five times what an average one of the seven cells around it holds: exact zeros behind a ReLU, a saturated end, a
-    constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their shares.
-    Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
+    than five times what an average one of the seven cells around it holds: exact zeros behind a ReLU, a saturated end,
+    a constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their
+    shares. Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
     """
     edges, shares = pieces(histogram, axis.unit)
     places = axis.forward(edges)
@@ -116,20 +91,11 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
 
 
 def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, Floats]:
-    """Find the colours of a heat map.
+    """Compute the colours of a heat map: edges float64[k + 1] and densities float64[k, len(histograms)].
 
-    Parameters
-    ----------
-    histograms : sequence of Histogram
-    axis : ValueAxis
-
-    Returns
-    -------
-    edges : float64[k + 1]
-        Values, equally far apart on the axis; k is three times that of Rice's rule, 24 to 180.
-    density : float64[k, len(histograms)]
-        Share of the values of each histogram in each cell, over the difference of its edges; NaN where it is 0. Where
-        a logarithmic axis has both signs it is the density by value, so that one hump stays one; else it is by decade.
+    Edges are equally far apart on the axis; k is three times that of Rice's rule, 24 to 180. A density is a cell's
+    share over the difference of its edges, NaN where it is 0. Where a logarithmic axis has both signs it is by value,
+    so that one hump stays one; else it is by decade.
     """
     known = {column: pieces(h, axis.unit) for column, h in enumerate(histograms) if h.num}
     # Odd, so that a constant lies in the middle of a cell.
@@ -144,16 +110,16 @@ def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, F
 
 
 def _cells(
-    found: Sequence[tuple[Floats, Floats]], axis: ValueAxis, most: int, ends: tuple[float, float]
+    outlines: Sequence[tuple[Floats, Floats]], axis: ValueAxis, most: int, ends: tuple[float, float]
 ) -> Floats:
-    """Cut a part of the axis into at most so many cells that are drawn equally wide.
+    """Cut a part of the axis into at most `most` cells that are drawn equally wide.
 
-    Where all values lie on a lattice, as integers do, each cell holds as many of its places: else some would hold one
-    more than others, and the picture would be a comb.
+    Where all values lie on a lattice, as integers do, each cell holds equally many of its places: else the picture
+    would be a comb.
     """
     plain = axis.cells(most, *ends)
-    shares = np.concatenate([shares for _, shares in found])
-    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in found])
+    shares = np.concatenate([shares for _, shares in outlines])
+    rows = np.concatenate([np.column_stack((edges[:-1], edges[1:])) for edges, _ in outlines])
     places = np.unique(rows[shares > 0, 0])
     if axis.threshold is not None or places.size < _FEWEST_CELLS:
         return plain
@@ -171,7 +137,7 @@ def _cells(
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
-    """Give the ends of a logarithmic colour scale: of the filled cells, all but the palest 2 % and brightest 0.5 %."""
+    """Return the ends of a logarithmic colour scale: of filled cells, all but the palest 2 % and brightest 0.5 %."""
     known = density[np.isfinite(density)]
     if not known.size:
         return 0.1, 1.0
@@ -182,37 +148,24 @@ def colour_range(density: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Heights:
-    """How outlines share an axis of heights.
+    """How outlines share an axis of heights."""
 
-    Attributes
-    ----------
-    top : float
-        The largest height drawn.
-    whole : float
-        Height of an atom of all values.
-    own : bool
-        Whether each outline is drawn as a share of its own peak, since one is more than four times as high as another.
-    label : str
-        What the height is.
-    """
-
-    top: float
-    whole: float
-    own: bool
+    top: float  # the largest height drawn
+    whole: float  # height of an atom of all values
+    own: bool  # each outline is a share of its own peak, since one is over four times as high as another
     label: str
 
-    def scaled(self, one: Density) -> Floats:
-        """Give the heights to be drawn."""
-        return one.heights / one.peak if self.own and one.peak else one.heights
+    def scaled(self, density: Density) -> Floats:
+        """Return the heights to draw."""
+        return density.heights / density.peak if self.own and density.peak else density.heights
 
 
-def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
+def heights_of(densities: Sequence[Density], axis: ValueAxis) -> Heights:
     """Choose how outlines share an axis; where there are only atoms, the height is their share."""
-    peaks = [one.peak for one in found if one.peak]
+    peaks = [density.peak for density in densities if density.peak]
     if not peaks:
-        return Heights(
-            max(float(one.shares.max(initial=0.0)) for one in found), 1.0, False, "share"
-        )
+        top = max(float(density.shares.max(initial=0.0)) for density in densities)
+        return Heights(top, 1.0, False, "share")
     unit = "density" if axis.threshold is None else "share per decade"
     if max(peaks) > _ALIKE * min(peaks):
         return Heights(1.0, 1.0, True, f"{unit} / its peak")
@@ -221,10 +174,9 @@ def heights_of(found: Sequence[Density], axis: ValueAxis) -> Heights:
 
 def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
     reached = np.concatenate(([0.0], np.cumsum(shares)))
-    found: Floats = np.interp(values, edges, reached)
-    return found
+    return np.asarray(np.interp(values, edges, reached), dtype=np.float64)
 
 
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
-    """Give the share between each two borders."""
+    """Return the share between each two borders."""
     return np.diff(_up_to(edges, shares, borders))

@@ -37,8 +37,8 @@ def draw_outlines(
 ) -> None:
     """Draw the densities of histograms over each other, each in the colour of its place among `runs`.
 
-    Atoms are lines with a point on top, as high as their share of the whole height of the axes, and labelled with it.
-    What the axes show already stays in sight.
+    Atoms are lines with a point on top, as high as their share of the whole height, and labelled with it. What the axes
+    already show stays in sight.
     """
     beside = getattr(ax, "_fasthist_axis", None) if ax.has_data() else None
     picture = pictures.overlay_of(histograms, scale, beside)
@@ -77,11 +77,10 @@ def draw_outlines(
 
 
 def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
-    """Draw one outline for each step, one before the other, the newest in front.
+    """Draw one outline for each of at most 21 steps, evenly chosen, one before the other, the newest in front.
 
-    At most 21 steps are drawn, evenly chosen, at equal distances. Each outline is as high as its own peak allows: within
-    it areas are shares, between two of them only the widths compare. An atom is a line, as high as its share of the
-    distance between two steps.
+    Each outline is as high as its own peak allows: within it areas are shares, between two of them only the widths
+    compare. An atom is a line, as high as its share of the distance between two steps.
     """
     picture = pictures.ridge_of(series, scale)
     if picture is None:
@@ -109,10 +108,7 @@ def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
 
 
 def draw_heatmap(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
-    """Draw the density over steps and values as colour, on a logarithmic scale; crosses mark steps with NaN or infinities.
-
-    At most 600 steps are drawn, evenly chosen.
-    """
+    """Draw the density over at most 600 steps, evenly chosen, as logarithmic colour; crosses mark NaN or infinities."""
     picture = pictures.heat_of(series, _MOST_COLUMNS, scale)
     if picture is None:
         draw_nothing(ax)
@@ -134,10 +130,7 @@ def draw_heatmap(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
 
 
 def draw_percentiles(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
-    """Draw the percentiles of TensorBoard's Distributions over steps, as bands around the median.
-
-    Crosses mark steps with NaN or infinities. At most 600 steps are drawn, evenly chosen.
-    """
+    """Draw the percentiles of TensorBoard's Distributions over at most 600 steps; crosses mark NaN or infinities."""
     picture = pictures.bands_of(series, _MOST_COLUMNS, scale)
     if picture is None:
         draw_nothing(ax)
@@ -199,7 +192,7 @@ def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
 
 
 def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
-    """Give matplotlib's axis the ends, the scale, the ticks and the label."""
+    """Set the ends, the scale, the ticks and the label of matplotlib's axis."""
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if shown.threshold is None:
         set_scale("linear")

@@ -24,35 +24,7 @@ _DPI = 160
 def plot_histogram(
     histogram: Histogram, ax: Any = None, *, dark: bool = False, scale: str = "auto"
 ) -> Any:
-    """Draw the density of a histogram.
-
-    Parameters
-    ----------
-    histogram : Histogram
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; its ground decides between light and dark colours. Default: pyplot's current axes, which
-        ``plt.show()`` and notebooks show.
-    dark : bool
-        Draw into a new figure of pyplot's, on dark ground.
-    scale : {"auto", "linear", "log"}
-        Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ArgumentError
-        Another scale.
-    MissingPackageError
-        matplotlib is not installed.
-
-    Notes
-    -----
-    The area over a row is the share of the values in it. What would be too high to be drawn, such as exact zeros, is a
-    line with a point on top, as high as its share of the whole height; see `density.density_of`.
-    """
+    """Draw the density of a histogram: see `Histogram.plot`."""
     check_scale(scale)
     return _one(lambda axes: drawing.draw_outlines({"": histogram}, axes, scale=scale), ax, dark)
 
@@ -65,27 +37,7 @@ def plot_series(
     dark: bool = False,
     scale: str = "auto",
 ) -> Any:
-    """Draw the histograms of one tag over steps.
-
-    Parameters
-    ----------
-    series : Series
-    kind : {"ridge", "heatmap", "percentiles"}
-        One outline a step, the newest in front; the density as colour; or percentiles as bands.
-    ax, dark, scale
-        As in `plot_histogram`.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ArgumentError
-        Another kind or scale.
-    MissingPackageError
-        matplotlib is not installed.
-    """
+    """Draw the histograms of one tag over steps: see `Series.plot`."""
     check_kind(kind, tuple(_DRAW))
     check_scale(scale)
     return _one(lambda axes: _DRAW[kind](series, axes, scale), ax, dark)
@@ -101,27 +53,7 @@ def plot_runs(
     scale: str = "auto",
     max_panels: int = MAX_PANELS,
 ) -> Any:
-    """Draw every tag of runs, as a grid of small pictures in a new figure of pyplot's.
-
-    Parameters
-    ----------
-    runs : mapping of str to History
-    kind, tag, step, scale, max_panels
-        As in `lay_out`.
-    dark : bool
-        On dark ground.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ArgumentError
-        As in `lay_out`.
-    MissingPackageError
-        matplotlib is not installed.
-    """
+    """Draw every tag of runs in a new figure of pyplot's: see `History.plot`."""
     layout = lay_out(runs, kind, tag, step, scale=scale, max_panels=max_panels)
     figure = draw(layout, theme(dark), load("matplotlib.pyplot").figure)
     figure._ipython_display_ = partial(_show_once, figure)
@@ -129,20 +61,7 @@ def plot_runs(
 
 
 def draw(layout: Layout, colours: Theme, new_figure: Any = None) -> Any:
-    """Draw a layout.
-
-    Parameters
-    ----------
-    layout : Layout
-    colours : Theme
-    new_figure : callable, optional
-        ``matplotlib.pyplot.figure`` for one that pyplot shows. Default: ``matplotlib.figure.Figure``, which needs no
-        display and opens no window.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw a layout; `new_figure` is pyplot's for a figure that is shown. The default opens no window."""
     count, columns = len(layout.panels), layout.columns
     rows = -(-count // columns)
     width, height = (6.4, 4.2) if count == 1 else (3.5 * columns, 2.8 * rows)
@@ -219,15 +138,15 @@ def _set_titles(ax: Any, panel: Panel, colours: Theme, width: float, *, small: b
 
 
 def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
-    """Give axes of our own figures the colours of the theme; a caller's are left as they are."""
+    """Set the theme's colours on axes of our own figures."""
     size = 8 if small else 10
-    for one in ax.figure.axes if ax.figure.axes[-1] is not ax else [ax]:
-        one.tick_params(colors=colours.faint, labelcolor=colours.ink, labelsize=size - 0.5)
-        for label in (one.xaxis.label, one.yaxis.label):
+    for axes in ax.figure.axes if ax.figure.axes[-1] is not ax else [ax]:
+        axes.tick_params(colors=colours.faint, labelcolor=colours.ink, labelsize=size - 0.5)
+        for label in (axes.xaxis.label, axes.yaxis.label):
             label.set(color=colours.ink, fontsize=size)
-        for text in (one.xaxis.offsetText, one.yaxis.offsetText):
+        for text in (axes.xaxis.offsetText, axes.yaxis.offsetText):
             text.set(color=colours.ink, fontsize=size - 1)
-        one.spines[:].set_color(colours.faint)
+        axes.spines[:].set_color(colours.faint)
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -51,9 +51,9 @@ class _Number(str):
 
 
 def to_html(histogram: Histogram) -> str:
-    """Show a histogram: a table of its numbers and a picture, some 4 kB, for light and dark ground.
+    """Show a histogram as a table of its numbers and a picture, some 4 kB, for light and dark ground.
 
-    What is not known is left out, and so are counts of special values that are 0.
+    Unknown numbers are left out, and so are special counts of 0.
     """
     counts = {name: getattr(histogram, name) for name in _COUNTS}
     shown = {"num": f"{counts.pop('num'):,}"}
@@ -68,18 +68,7 @@ def to_html(histogram: Histogram) -> str:
 
 
 def history_to_html(run: str, history: Mapping[str, Any]) -> str:
-    """Show a run: for each tag its steps, and the numbers and the outline of the last one.
-
-    Parameters
-    ----------
-    run : str
-    history : mapping of str to Series
-        At most 100 are shown; of each the last histogram is read.
-
-    Returns
-    -------
-    str
-    """
+    """Show a run: for each of at most 100 tags its steps, and the numbers and the outline of the last one."""
     rows = []
     for tag, series in list(history.items())[:_MOST_ROWS]:
         steps = series.steps
@@ -141,18 +130,20 @@ def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_H
     picture = overlay_of({"": histogram})
     if picture is None:
         return _Markup()
-    axis, found = picture.axis, picture.outlines[""]
+    axis, outline = picture.axis, picture.outlines[""]
     left = axis.forward(axis.low)
 
     def across(values: Any) -> Floats:
         return (axis.forward(values) - left) / axis.length * width
 
     parts = []
-    if found.peak:
-        corners = stepped(across(found.edges), height * (1 - found.heights / found.peak), height)
+    if outline.peak:
+        corners = stepped(
+            across(outline.edges), height * (1 - outline.heights / outline.peak), height
+        )
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
         parts.append(f'<path d="M{line}Z"/>')
-    for x, share in zip(across(found.atoms), found.shares, strict=True):
+    for x, share in zip(across(outline.atoms), outline.shares, strict=True):
         if share >= SEEN:
             top = height * (1 - share)
             parts.append(

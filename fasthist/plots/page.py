@@ -47,13 +47,7 @@ for (const button of document.querySelectorAll("nav button"))
 
 
 def page(layout: Layout, colours: Theme) -> str:
-    """Draw a layout as HTML that needs nothing else, some 5 MB of which are plotly's program.
-
-    Raises
-    ------
-    MissingPackageError
-        plotly is not installed.
-    """
+    """Draw a layout as HTML that needs nothing else, some 5 MB of which are plotly's program."""
     to_html = load("plotly.io").to_html
     parts = []
     for place, panel in enumerate(layout.panels):
@@ -283,10 +277,10 @@ def _run_colour(place: int, colours: Theme) -> str:
 def _shades(name: str, ends: tuple[float, float], count: int) -> list[str]:
     """Return colours of a part of a colour map."""
     scale = name.removesuffix("_r").capitalize() + "_r" * name.endswith("_r")
-    found: list[str] = load("plotly.colors").sample_colorscale(
+    shades: list[str] = load("plotly.colors").sample_colorscale(
         scale, np.linspace(*ends, count).tolist()
     )
-    return found
+    return shades
 
 
 def _clear(colour: str, alpha: float = 0.25) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fasthist.errors import ArgumentError
+from fasthist.errors import ArgumentError, compiled, listed
 from fasthist.hist import Histogram
 from fasthist.plots.axis import check_scale
 from fasthist.plots.pictures import SeriesLike
@@ -23,51 +22,27 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture.
+    """One small picture; its content is a dict, by run, for an overlay."""
 
-    Attributes
-    ----------
-    title : str
-        The tag.
-    note : str
-        The run, where there are several; of an overlay the step.
-    content : SeriesLike, or dict of str to Histogram
-        A dict, by run, for an overlay.
-    """
-
-    title: str
-    note: str
+    title: str  # the tag
+    note: str  # the run, where there are several; the step of an overlay
     content: SeriesLike | dict[str, Histogram]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The small pictures in their order, left to right and row by row.
-
-    Attributes
-    ----------
-    kind : str
-    panels : list of Panel
-    columns : int
-        How many stand beside each other.
-    runs : list of str
-        Names in an overlay, in the order of their colours.
-    left_out : int
-        How many more there would be.
-    scale : {"auto", "linear", "log"}
-        Of the values.
-    """
+    """The small pictures in order, left to right and row by row."""
 
     kind: str
     panels: list[Panel]
-    columns: int
-    runs: list[str]
-    left_out: int
+    columns: int  # how many stand side by side
+    runs: list[str]  # names in an overlay, in the order of their colours
+    left_out: int  # how many more there would be
     scale: str
 
     @property
     def heading(self) -> str:
-        """What stands above all pictures: the run, where it is the only one; "" where each picture or a legend tells."""
+        """What stands above all pictures: the only run; "" where each picture or a legend tells."""
         return self.runs[0] if len(self.runs) == 1 else ""
 
 
@@ -80,31 +55,7 @@ def lay_out(
     scale: str = "auto",
     max_panels: int = MAX_PANELS,
 ) -> Layout:
-    """Choose the pictures.
-
-    Parameters
-    ----------
-    runs : mapping of str to History
-    kind : {"ridge", "overlay", "heatmap", "percentiles"}
-    tag : str, optional
-        Regular expression that a tag has to contain. Default: all.
-    step : int, optional
-        Of an overlay. Default: the last of each run.
-    scale : {"auto", "linear", "log"}
-        Of the values; "log" is linear around zero.
-    max_panels : int
-        The first this many pictures are drawn.
-
-    Returns
-    -------
-    Layout
-
-    Raises
-    ------
-    ArgumentError
-        An unknown kind or scale, a step for another kind than "overlay", `max_panels` below 1, an invalid regular
-        expression, no tag, or none with that step.
-    """
+    """Choose the pictures; arguments and errors as in `History.plot`, for several runs."""
     check_kind(kind, KINDS)
     check_scale(scale)
     if max_panels < 1:
@@ -155,14 +106,10 @@ def _tags(runs: Runs, tag: str | None) -> list[str]:
         names = ", ".join(runs) or "nothing"
         msg = f"there are no histograms in {names}. Accepted: runs with histograms. Hint: scalars are not drawn."
         raise ArgumentError(msg)
-    try:
-        tags = [name for name in every if re.search(tag or "", name)]
-    except re.error as error:
-        msg = f"tag {tag!r} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
-        raise ArgumentError(msg) from error
+    pattern = compiled(tag or "", f"tag {tag!r}")
+    tags = [name for name in every if pattern.search(name)]
     if not tags:
-        shown = ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
-        msg = f"no tag contains {tag!r}. Accepted: a regular expression that finds one of {shown}."
+        msg = f"no tag contains {tag!r}. Accepted: a regular expression that finds one of {listed(every, 5)}."
         raise ArgumentError(msg)
     return tags
 
@@ -172,7 +119,7 @@ def _columns(count: int) -> int:
 
 
 def _overlay(runs: Runs, tag: str, step: int | None) -> Panel | None:
-    found: dict[str, Histogram] = {}
+    histograms: dict[str, Histogram] = {}
     steps = set()
     for run, history in runs.items():
         series = history.get(tag)
@@ -181,11 +128,11 @@ def _overlay(runs: Runs, tag: str, step: int | None) -> Panel | None:
         (places,) = np.nonzero(series.steps == (series.steps[-1] if step is None else step))
         if places.size:
             steps.add(int(series.steps[places[0]]))
-            found[run] = series[int(places[0])]
-    if not found:
+            histograms[run] = series[int(places[0])]
+    if not histograms:
         return None
     note = f"step {steps.pop()}" if len(steps) == 1 else "last steps"
-    return Panel(tag, note, found)
+    return Panel(tag, note, histograms)
 
 
 def _no_step(runs: Runs, tags: list[str], step: int | None) -> ArgumentError:

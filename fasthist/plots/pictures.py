@@ -53,29 +53,20 @@ class SeriesLike(Protocol):
 
 @dataclass(frozen=True)
 class Overlay:
-    """Outlines of several histograms over each other.
-
-    Attributes
-    ----------
-    axis : ValueAxis
-    outlines : dict of str to Density
-    heights : Heights
-    note : str
-        What the picture does not show; "" if it shows all.
-    """
+    """Outlines of several histograms over each other."""
 
     axis: ValueAxis
     outlines: dict[str, density.Density]
     heights: density.Heights
-    note: str
+    note: str  # what the picture does not show; "" if it shows all
 
 
 def overlay_of(
     histograms: Mapping[str, Histogram], scale: str = "auto", beside: ValueAxis | None = None
 ) -> Overlay | None:
-    """Find what is drawn of histograms over each other; None if there are no finite values.
+    """Compute what is drawn of histograms over each other; None if there are no finite values.
 
-    `beside` is the axis of outlines that are drawn already: only with the same scale do heights compare.
+    `beside` is the axis of outlines already drawn: heights compare only on the same scale.
     """
     known = {name: h for name, h in histograms.items() if h.num}
     if not known:
@@ -91,27 +82,14 @@ def overlay_of(
 
 @dataclass(frozen=True)
 class Ridge:
-    """One outline for each step, at equal distances, the newest in front.
-
-    Attributes
-    ----------
-    steps : int64[n]
-    axis : ValueAxis
-    densities : list of Density
-    overlap : float
-        Height of an outline. The distance between two is 1, and heights point to smaller rows.
-    ticks : list of (float, str)
-        Rows that have a label.
-    note : str
-        What the picture does not show; "" if it shows all.
-    """
+    """One outline for each step, at equal distances, the newest in front."""
 
     steps: Steps
     axis: ValueAxis
     densities: list[density.Density]
-    overlap: float
-    ticks: list[tuple[float, str]]
-    note: str
+    overlap: float  # height of an outline; outlines are 1 apart, and heights point to smaller rows
+    ticks: list[tuple[float, str]]  # rows that have a label
+    note: str  # what the picture does not show; "" if it shows all
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -119,7 +97,7 @@ class Ridge:
         return len(self.densities) - 0.6, -self.overlap - 0.3
 
     def corners(self, row: int) -> Floats:
-        """Return the corners of an outline in steps, as values and rows: float64[2 * k + 2, 2]; none without a density."""
+        """Return an outline's corners, as values and rows: float64[2 * k + 2, 2]; none without a density."""
         drawn = self.densities[row]
         return stepped(drawn.edges, row - drawn.heights / (drawn.peak or 1) * self.overlap, row)
 
@@ -133,7 +111,7 @@ class Ridge:
 
 
 def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
-    """Choose at most 21 steps that have finite values, evenly, and find what is drawn of them; None if there are none."""
+    """Choose at most 21 steps that have finite values, evenly, and compute what is drawn; None if there are none."""
     (known,) = np.nonzero(series.num > 0)
     chosen = known[spread_evenly(known.size, _MOST_OUTLINES)]
     if not chosen.size:
@@ -150,76 +128,36 @@ def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the pictures over steps have in common.
-
-    Attributes
-    ----------
-    steps : int64[n]
-    ends : (float, float)
-        Of the axis of steps.
-    axis : ValueAxis
-    marked : int64[m]
-        Steps that have NaN or infinities.
-    special_counts : int64[m]
-        How many of them.
-    note : str
-        What the crosses mean; "" if there are none.
-    """
+    """What the pictures over steps have in common."""
 
     steps: Steps
-    ends: tuple[float, float]
+    ends: tuple[float, float]  # of the axis of steps
     axis: ValueAxis
-    marked: Steps
-    special_counts: NDArray[np.int64]
-    note: str
+    marked: Steps  # steps that have NaN or infinities
+    special_counts: NDArray[np.int64]  # how many
+    note: str  # what the crosses mean; "" if there are none
 
 
 @dataclass(frozen=True)
 class Heat(Columns):
-    """Density as colour.
+    """Density as colour."""
 
-    Attributes
-    ----------
-    borders : float64[n + 1]
-        Between steps.
-    edges : float64[k + 1]
-        Between cells of values.
-    density : float64[k, n]
-        NaN where there is nothing.
-    low, high : float
-        Ends of the logarithmic colours.
-    ticks : list of (float, str)
-        Densities that have a label.
-    unit : str
-        What the colour is.
-    """
-
-    borders: Floats
-    edges: Floats
-    density: Floats
-    low: float
+    borders: Floats  # float64[n + 1], between steps
+    edges: Floats  # float64[k + 1], between cells of values
+    density: Floats  # float64[k, n], NaN where there is nothing
+    low: float  # where the logarithmic colours begin
     high: float
-    ticks: list[tuple[float, str]]
-    unit: str
+    ticks: list[tuple[float, str]]  # densities that have a label
+    unit: str  # of the colours
 
 
 @dataclass(frozen=True)
 class Bands(Columns):
-    """Percentiles as bands around the median.
+    """Percentiles as bands around the median."""
 
-    Attributes
-    ----------
-    at : float64[k]
-        Steps; a step that has no neighbour with finite values is there twice, to be a little wide.
-    values : float64[k, 9]
-        At `SHARES`. A row of NaN separates what is not connected.
-    labels : list of (float, str)
-        Names at the right end, and how high on the axis, 0 to 1.
-    """
-
-    at: Floats
-    values: Floats
-    labels: list[tuple[float, str]]
+    at: Floats  # steps; one without a neighbour that has finite values is there twice, to be a little wide
+    values: Floats  # float64[k, 9], at `SHARES`; a row of NaN separates what is not connected
+    labels: list[tuple[float, str]]  # names at the right end, and how high on the axis, 0 to 1
 
     @property
     def parts(self) -> list[slice]:
@@ -234,22 +172,22 @@ class Bands(Columns):
 
 
 def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
-    """Find what a heat map of at most `most` steps shows; None if there are no finite values."""
+    """Compute what a heat map of at most `most` steps shows; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
     if not any(h.num for h in histograms):
         return None
     axis = step_axis(histograms, scale)
-    edges, found = density.heat_of(histograms, axis)
-    low, high = density.colour_range(found)
+    edges, colours = density.heat_of(histograms, axis)
+    low, high = density.colour_range(colours)
     return Heat(
-        **_in_common(steps, histograms, axis), borders=step_edges(steps), edges=edges, density=found,
+        **_in_common(steps, histograms, axis), borders=step_edges(steps), edges=edges, density=colours,
         low=low, high=high, ticks=[(tick, label(tick)) for tick in ValueAxis(low, high, low).ticks(6)],
         unit="share per decade" if axis.one_sided else "density",
     )  # fmt: skip
 
 
 def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None:
-    """Find what percentiles of at most `most` steps show; None if there are no finite values."""
+    """Compute what percentiles of at most `most` steps show; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
     known = np.array([h.num > 0 for h in histograms], dtype=bool)
     if not known.any():
@@ -270,15 +208,15 @@ def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None
             quantiles_of(histograms[i], SHARES, axis.unit)
             for i in np.resize(part, max(part.size, 2))
         ]
-    found = np.array(values)
-    last = (axis.forward(found[-1]) - axis.forward(axis.low)) / axis.length
+    bands = np.array(values)
+    last = (axis.forward(bands[-1]) - axis.forward(axis.low)) / axis.length
     labels: list[tuple[float, str]] = []
     for column in (4, 0, 8, 2, 6, 1, 7, 3, 5):  # those that have room
         place = float(last[column])
         if all(abs(place - other) > _LABEL_HEIGHT for other, _ in labels):
             labels.append((place, f"{SHARES[column]:.0%}"))
     return Bands(
-        **_in_common(steps, histograms, axis), at=np.array(at), values=found, labels=labels
+        **_in_common(steps, histograms, axis), at=np.array(at), values=bands, labels=labels
     )
 
 
@@ -334,7 +272,7 @@ def _in_common(steps: Steps, histograms: Sequence[Histogram], axis: ValueAxis) -
 
 
 def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
-    """Choose rows of a ridge to label: round steps if the steps are about equally far apart, else every so many rows."""
+    """Choose rows of a ridge to label: round steps if these are about equally far apart, else every so many rows."""
     distances = np.diff(steps)
     if steps.size > _MOST_LABELS and distances.max() <= 4 * np.median(distances):
         ticks = round_values(float(steps[0]), float(steps[-1]), _MOST_LABELS)
@@ -347,7 +285,7 @@ def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
 
 def _outside(drawn: Iterable[density.Density], histograms: Iterable[Histogram]) -> str:
     """Say what the axis of outlines does not show."""
-    share = max(one.outside for one in drawn)
+    share = max(outline.outside for outline in drawn)
     if share <= 1e-12:
         return ""
     ends = [end for h in histograms for end in (h.min, h.max) if end is not None]

@@ -7,32 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one ground.
-
-    Attributes
-    ----------
-    ground, ink, faint, grid : str
-        Of the ground, of text, of what is beside it, of lines behind the picture.
-    runs : tuple of str
-        One for each run: Okabe and Ito's, without what the ground hides.
-    atom, band : str
-        Of atoms and of percentiles.
-    steps, heat : str
-        Names of matplotlib's and plotly's colour maps: what is early and what is rare is near the ground.
-    step_ends, heat_ends : (float, float)
-        The parts of them that are far enough from the ground.
-    """
+    """Colours of one ground."""
 
     ground: str
     ink: str
-    faint: str
-    grid: str
-    runs: tuple[str, ...]
+    faint: str  # text beside the picture
+    grid: str  # lines behind the picture
+    runs: tuple[str, ...]  # one for each run: Okabe and Ito's, without what the ground hides
     atom: str
     band: str
-    steps: str
+    steps: str  # names of matplotlib's and plotly's colour maps: what is early or rare is near the ground
     heat: str
-    step_ends: tuple[float, float]
+    step_ends: tuple[float, float]  # the parts of the maps that are far enough from the ground
     heat_ends: tuple[float, float]
 
 
@@ -49,5 +35,5 @@ DARK = Theme(
 
 
 def theme(dark: bool) -> Theme:
-    """Give the colours for a dark or a light ground."""
+    """Return the colours for a dark or a light ground."""
     return DARK if dark else LIGHT
