@@ -22,7 +22,7 @@ import fasthist
 from fasthist.commands.compare import compare
 from fasthist.commands.doctor import doctor
 from fasthist.commands.merge import merge
-from fasthist.commands.options import example
+from fasthist.commands.options import example, local
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
 from fasthist.commands.terminal import few, print_anything, printable, progress, say, shows_progress
@@ -126,7 +126,7 @@ def demo(log_dir: str, epochs: int) -> None:
         "tensorboard --logdir runs/weights",
     )
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=local)
 @click.option("--log-dir", required=True, metavar="DIR", help="Where the event file goes.")
 @click.option(
     "--step",

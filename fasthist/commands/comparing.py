@@ -8,7 +8,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,12 @@ _LARGE = 1 << 27
 # ---- checkpoints
 
 
-def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Difference]:
+def compare_checkpoints(paths: Sequence[str], pattern: str | None) -> list[Difference]:
     """Count the tensors of files, and compare those of the first with those of the others.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of str
         At least two.
     pattern : str, optional
         A regular expression that is searched for in the tags.
@@ -63,9 +62,7 @@ def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Diff
     for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
         common = _common(first, other, paths[0], path, pattern)
         found += [
-            difference_of(
-                str(path), tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag]
-            )
+            difference_of(path, tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag])
             for tag in common
         ]
     return found
@@ -90,8 +87,8 @@ def _counted(
 def _common(
     first: Mapping[str, object],
     other: Mapping[str, object],
-    path: Path,
-    other_path: Path,
+    path: str,
+    other_path: str,
     pattern: str | None,
 ) -> list[str]:
     """Give the tags of both, and tell which are not, among those that the pattern is found in."""
@@ -114,7 +111,7 @@ def _common(
 
 
 def compare_runs(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     pattern: str | None,
     step: int | None,
     threshold: float,
@@ -125,7 +122,7 @@ def compare_runs(
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of str
         At least two.
     pattern : str, optional
         A regular expression that is searched for in the tags.
@@ -153,7 +150,7 @@ def compare_runs(
         tags = _common(first, other, paths[0], path, pattern)
         half = -(-len(tags) // 2)
         jobs += [
-            (str(path), [(first[tag], other[tag]) for tag in part], step, threshold)
+            (path, [(first[tag], other[tag]) for tag in part], step, threshold)
             for part in (tags[:half], tags[half:])
             if part
         ]
