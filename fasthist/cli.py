@@ -25,8 +25,15 @@ from fasthist.commands.merge import merge
 from fasthist.commands.options import example, local
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
-from fasthist.commands.terminal import few, print_anything, printable, progress, say, shows_progress
-from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
+from fasthist.commands.terminal import few, print_anything, progress, say, shows_progress
+from fasthist.errors import (
+    ArgumentError,
+    ArrayError,
+    CheckpointError,
+    FasthistError,
+    WriteError,
+    printable,
+)
 
 if TYPE_CHECKING:
     from fasthist.checkpoints import Checkpoint, Entry

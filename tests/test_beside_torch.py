@@ -145,6 +145,7 @@ BINS = {
     "edges of torch": argument(bins=lambda t: t.tensor(EDGES)),
     "whole edges": argument(bins=range(-4, 5)),
     "equal edges": argument(bins=[-4.0, 0.0, 0.0, 4.0]),
+    "equal edges around all": argument(bins=[-20.0, 0.0, 0.0, 20.0]),
     "infinite edges": argument(bins=[-math.inf, 0.0, math.inf]),
     "NaN edge": argument(bins=[0.0, math.nan, 4.0]),
     "falling edges": argument(bins=[4.0, 0.0, -4.0]),

@@ -463,6 +463,14 @@ def test_what_is_no_array_of_numbers_is_refused_by_name(case):
     assert len(caught.value.args) == 1
 
 
+def test_control_characters_in_a_name_are_shown_and_not_obeyed():
+    with pytest.raises(ArrayError, match=r"^fc\\x1b\[31m/größe\\r: dtype complex128") as caught:
+        histogram(1j, name="fc\x1b[31m/größe\r")
+    assert str(caught.value).isprintable()
+    error = DeviceError("x\a: a torch tensor\nis elsewhere")
+    assert str(error) == "x\\x07: a torch tensor\nis elsewhere"
+
+
 def test_the_leaf_of_a_tree_is_named():
     with pytest.raises(ArrayError, match=r"^net/fc/1: dtype complex128 cannot"):
         fasthist.histograms({"net": {"fc": [np.ones(2), np.ones(2, complex)]}})

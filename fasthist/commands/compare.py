@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, readable, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import Column, console_of, finite, number, printable, say, table_of
-from fasthist.errors import ArgumentError
+from fasthist.commands.terminal import Column, console_of, finite, number, say, table_of
+from fasthist.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from fasthist.commands.differences import Difference

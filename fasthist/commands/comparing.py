@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from fasthist.checkpoints import Checkpoint, open_checkpoint
 from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
 from fasthist.commands.runs import find_run, matching, read_run
-from fasthist.commands.terminal import few, printable, progress, say
+from fasthist.commands.terminal import few, progress, say
 from fasthist.compute import histogram
 from fasthist.distances import distances_of_pairs, wasserstein
-from fasthist.errors import ArgumentError, ArrayError
+from fasthist.errors import ArgumentError, ArrayError, printable
 from fasthist.events.restoring import join
 from fasthist.hist import Histogram
 from fasthist.history import History

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, readable, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, few, finite, printable, progress, say
-from fasthist.errors import ArgumentError
+from fasthist.commands.terminal import console_of, few, finite, progress, say
+from fasthist.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

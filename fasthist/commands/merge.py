@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fasthist.commands.options import example, local
-from fasthist.commands.terminal import printable, progress, say
-from fasthist.errors import ArgumentError, BucketsError
+from fasthist.commands.terminal import progress, say
+from fasthist.errors import ArgumentError, BucketsError, printable
 
 if TYPE_CHECKING:
     from fasthist.events.reader import ReadHistogram
