@@ -29,7 +29,10 @@ def as_raw_buckets(
         limits = np.asarray(bucket_limits, dtype=np.float64)
         counts = np.asarray(bucket_counts, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        msg = f"histogram {tag!r}: bucket_limits or bucket_counts is no array of numbers: {error}"
+        msg = (
+            f"histogram {tag!r}: bucket_limits or bucket_counts is no array of numbers: {error}. "
+            "Accepted: two rows of one length, at least 1."
+        )
         raise ArgumentError(msg) from error
     if limits.ndim != 1 or limits.shape != counts.shape or not limits.size:
         msg = (
@@ -46,7 +49,10 @@ def as_raw_buckets(
         )
         raise ArgumentError(msg)
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        msg = f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0."
+        msg = (
+            f"histogram {tag!r}: bucket_counts hold a number that is not finite, or below 0. "
+            "Accepted: how many values are in each bucket."
+        )
         raise ArgumentError(msg)
     if low == high:
         return np.array([high]), counts.sum(keepdims=True)
@@ -77,18 +83,34 @@ def as_extremes(tag: str, low: Any, high: Any, num: float) -> tuple[float, float
 
 
 def as_number(tag: str, name: str, value: Any) -> float:
-    """Take one real number, or an array of one element from any library."""
-    cause = None
+    """Take one real number, text that spells it, or an array of one element from any library; NaN if it is masked."""
     try:
+        if (
+            isinstance(value, np.ma.MaskedArray)
+            and value.size == 1
+            and np.ma.getmaskarray(value).all()
+        ):
+            return math.nan
         # float() of an array of one element warns in NumPy, so the element is asked for first.
-        number = value.item() if hasattr(value, "item") else value
-        if not isinstance(number, (str, bytes)):
-            return float(number)
+        return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        cause = error
-    kind = type(value).__name__
-    msg = f"{tag!r}: {name} is {kind}. Accepted: one real number, or an array of one element."
-    raise ArgumentError(msg) from cause
+        kind = repr(value) if isinstance(value, (str, bytes)) else type(value).__name__
+        msg = f"{tag!r}: {name} is {kind}. Accepted: one real number, or an array of one element."
+        raise ArgumentError(msg) from error
+
+
+def as_bins(bins: Any) -> Any:
+    """Take numpy's edges that `Buckets` refuses: infinite ends become the largest doubles, and equal edges one."""
+    if not np.ndim(bins):
+        return bins
+    try:
+        edges = np.array(bins, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return bins  # the error is that of the buckets
+    if edges.ndim == 1 and (edges[1:] >= edges[:-1]).all():
+        largest = np.finfo(np.float64).max
+        return np.unique(edges.clip(-largest, largest))
+    return bins
 
 
 def as_step(global_step: Any, name: str = "global_step") -> int:

@@ -22,14 +22,21 @@ import fasthist
 from fasthist.commands.compare import compare
 from fasthist.commands.doctor import doctor
 from fasthist.commands.merge import merge
-from fasthist.commands.options import example
+from fasthist.commands.options import example, local
 from fasthist.commands.plot import plot
 from fasthist.commands.show import show
-from fasthist.commands.terminal import few, print_anything, printable, progress, say, shows_progress
-from fasthist.errors import ArgumentError, ArrayError, CheckpointError, FasthistError, WriteError
+from fasthist.commands.terminal import few, print_anything, progress, say, shows_progress
+from fasthist.errors import (
+    ArgumentError,
+    ArrayError,
+    CheckpointError,
+    FasthistError,
+    WriteError,
+    printable,
+)
 
 if TYPE_CHECKING:
-    from fasthist.checkpoints import Checkpoint
+    from fasthist.checkpoints import Checkpoint, Entry
     from fasthist.hist import Histogram
 
 _KERNELS, _DEMO_KERNELS = 77, 23
@@ -126,7 +133,7 @@ def demo(log_dir: str, epochs: int) -> None:
         "tensorboard --logdir runs/weights",
     )
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=local)
 @click.option("--log-dir", required=True, metavar="DIR", help="Where the event file goes.")
 @click.option(
     "--step",
@@ -144,19 +151,27 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     """Write a histogram of every tensor in checkpoints.
 
     FILES are .safetensors, .npz, .npy, sharded checkpoints by their .index.json and, where torch is
-    installed, .pt, .pth, .bin, .ckpt. No file is loaded whole. The step comes from the name: 1000 for
+    installed, .pt, .pth, .bin, .ckpt. One tensor is read at a time. A file or tensor that cannot be read is
+    named, the others are logged, and the exit code is 1. The step comes from the name: 1000 for
     model_step_1000.safetensors and for checkpoint-1000/model.safetensors.
     """
     from rich.filesize import decimal
 
     from fasthist.checkpoints import open_checkpoint
 
-    checkpoints = [open_checkpoint(path, step) for path in files]
+    done, checkpoints = _Done(), []
+    for path in files:
+        try:
+            checkpoints.append(open_checkpoint(path, step))
+        except (FasthistError, OSError) as error:
+            done.add_failure(error)
     _check_distinct(checkpoints)
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
-        done = _log(checkpoints, log_dir, threads, advance)
+        _log(checkpoints, log_dir, threads, advance, done)
     if not done.histograms:
+        if done.failed:
+            raise CheckpointError(few(done.failed))
         msg = f"nothing was written, for no tensor can be counted: {few(done.left_out) or 'the files hold none'}"
         raise CheckpointError(msg)
     steps = sorted({checkpoint.step or 0 for checkpoint in checkpoints})
@@ -170,6 +185,9 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     say(f"Look at them with: tensorboard --logdir {log_dir}")
     if done.left_out:
         say(f"fasthist: left out {len(done.left_out)}: {few(done.left_out)}", err=True)
+    if done.failed:
+        say(f"fasthist: {printable(few(done.failed))}", err=True)
+        click.get_current_context().exit(1)
 
 
 @main.command(
@@ -205,6 +223,12 @@ class _Done:
     histograms: int = 0
     nbytes: int = 0
     left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def add_failure(self, error: FasthistError | OSError) -> None:
+        """Keep what to say of a file or tensor that cannot be read."""
+        text = _os_text(error) if isinstance(error, OSError) else str(error)
+        self.failed.append(" ".join(text.split()))
 
 
 def _log(
@@ -212,9 +236,9 @@ def _log(
     log_dir: str,
     threads: int | None,
     advance: Callable[[int], None],
-) -> _Done:
+    done: _Done,
+) -> None:
     """Count tensor by tensor, and write what is counted in groups, so that neither is held for long."""
-    done = _Done()
     group: dict[str, Histogram] = {}
 
     def write(step: int) -> None:
@@ -230,19 +254,27 @@ def _log(
             try:
                 for entry in checkpoint.entries:
                     try:
-                        values = entry.load()
+                        values = _loaded(entry)
                         found = fasthist.histogram(values, threads=threads, name=entry.tag)
                         group[entry.tag] = found
                         done.nbytes += entry.nbytes
                     except ArrayError as error:  # the others are still worth having
                         done.left_out.append(str(error).partition(". Accepted")[0])
+                    except CheckpointError as error:
+                        done.add_failure(error)
                     advance(entry.nbytes)
                     if len(group) == GROUP:
                         write(checkpoint.step or 0)
-            finally:  # what is counted is written, even if the rest of the file is damaged
+            finally:  # what is counted is written, even if it ends here
                 if group:
                     write(checkpoint.step or 0)
-    return done
+
+
+def _loaded(entry: Entry) -> Any:
+    try:
+        return entry.load()
+    except OSError as error:
+        raise CheckpointError(_os_text(error)) from error
 
 
 def _check_distinct(checkpoints: list[Checkpoint]) -> None:

@@ -11,8 +11,27 @@ import re
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey instead of showing it, such as line ends and colour codes.
+
+    Examples
+    --------
+    >>> print(printable("fc\x1b[31m/größe"))
+    fc\x1b[31m/größe
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 class FasthistError(Exception):
     """Base of every error that fasthist raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the text; tags and file names in it may hold anything, and it goes to terminals."""
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class ArrayError(FasthistError, TypeError):

@@ -7,6 +7,7 @@ comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_a
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,9 @@ def read(
     ----------
     values : array, Bits, sequence or scalar
         NumPy and ml_dtypes arrays, torch tensors on the CPU and on CUDA devices, JAX and TensorFlow arrays, anything
-        with ``__array__``, DLPack, the buffer protocol or ``__cuda_array_interface__``; lists and numbers.
+        with ``__array__``, DLPack, the buffer protocol or ``__cuda_array_interface__``; lists and numbers. What has
+        another layout than `FORMATS`, such as int4, long doubles, Decimals, integers beyond 64 bits and text that spells
+        numbers, is converted to float64 as numpy does it; None then is NaN.
     name : str
         What to call it in an error.
     device : str, optional
@@ -73,14 +76,14 @@ def read(
     Returns
     -------
     Dense or DeviceArray
-        A view of the same memory. Copied are only: lists and numbers, the unmasked part of a masked array, a torch
-        tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX: an array spread
-        over several devices).
+        A view of the same memory. Copied are only: lists and numbers, what is converted, the unmasked part of a masked
+        array, a torch tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX: an
+        array spread over several devices).
 
     Raises
     ------
     ArrayError
-        No dense array of real numbers: complex, strings, objects, sparse, quantised, without memory, ...
+        Not a dense array of real numbers: complex, times, text, objects, sparse, quantised, without memory, ...
     DeviceError
         The array lies in the memory of a device that is no CUDA device, or of one that cannot be used.
     """
@@ -93,7 +96,7 @@ def read(
         values = _from_others(values, name, device)
         if isinstance(values, DeviceArray):
             return values
-    if isinstance(values, np.ma.MaskedArray):
+    if isinstance(values, np.ma.MaskedArray) and not values.dtype.fields:
         values = values.compressed()
     return _from_numpy(np.asarray(values), name)
 
@@ -123,26 +126,41 @@ def _from_numpy(array: NDArray[Any], name: str) -> Dense:
     if row is None:
         row = _formats[array.dtype] = FORMATS.get(array.dtype.name)
     if row is None:
-        raise _refused(name, f"dtype {array.dtype} cannot be counted", _hint(array.dtype))
+        array, row = _as_float64(array, name), FORMATS["float64"]
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
         return Dense(array.view(row.carrier.newbyteorder(array.dtype.byteorder)), row)
     return Dense(array.view(row.carrier), row)
 
 
+def _as_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Convert an array whose dtype is not in `FORMATS` but whose elements are real numbers."""
+    dtype, reason = array.dtype, ""
+    # Numpy would drop an imaginary part, the unit of a time, and the name of a lone field.
+    if dtype.kind not in "cmM" and "complex" not in dtype.name and not dtype.fields:
+        try:
+            with np.errstate(all="ignore"):  # what is beyond float64 is infinite
+                return array.astype(np.float64)
+        except Exception as error:  # noqa: BLE001 - an object's own conversion may raise anything
+            reason = f" ({_first_line(error)})"
+    raise _refused(name, f"dtype {dtype} cannot be counted{reason}", _hint(dtype))
+
+
 def _hint(dtype: np.dtype[Any]) -> str:
-    if dtype.kind == "c":
+    if dtype.kind == "c" or "complex" in dtype.name:
         return "count .real and .imag, or the absolute values, on their own"
     if dtype.kind == "O":
-        return "a list of lists of unequal length, or of objects, is no array; count each part on its own"
+        return "each element must be a real number that float64 can hold; count arrays in a list on their own"
     if dtype.kind in "SUT":
         return "convert the text to numbers first"
     if dtype.kind in "mM":
         return 'view the times as "int64" first'
-    if dtype.kind == "f":
-        return "convert it to float64 first"
     if dtype.fields:
         return "count each field on its own"
     return "convert it to one of these first"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def _from_bits(bits: Bits, name: str) -> Dense:
@@ -169,10 +187,20 @@ def _from_torch(
     if row is None:
         row = FORMATS.get(str(tensor.dtype).removeprefix("torch."))
         _torch_formats[tensor.dtype] = row
-    if row is None or tensor.layout is not torch.strided or where not in ("cpu", "cuda"):
-        raise _refused_torch(tensor, torch, name)
     if tensor.is_nested:
-        raise _refused(name, "a nested torch tensor is not dense", "count .values()")
+        hint = (
+            "count .values()" if tensor.layout is not torch.strided else "count each of .unbind()"
+        )
+        raise _refused(name, "a nested torch tensor is not dense", hint)
+    if tensor.layout is not torch.strided or where not in ("cpu", "cuda"):
+        raise _refused_torch(tensor, torch, name)
+    if row is None:
+        if tensor.is_complex() or tensor.is_quantized:
+            raise _refused_torch(tensor, torch, name)
+        try:
+            tensor, row = tensor.detach().to(torch.float64), FORMATS["float64"]
+        except (RuntimeError, TypeError) as error:  # torch has types that hold patterns only
+            raise _refused_torch(tensor, torch, name) from error
     try:
         address = tensor.data_ptr()
         if address == 0 and tensor.numel():
@@ -232,8 +260,12 @@ def _elsewhere(name: str, what: str) -> DeviceError:
 def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
     """Give a numpy array, or where a GPU has it."""
     kind = type(values).__name__
-    if isinstance(values, (str, bytes, dict, set)) or values is None:
-        raise _refused(name, f"{kind} is no array of numbers")
+    if isinstance(values, (bytes, Mapping)) or values is None:
+        hint = {
+            "bytes": "numpy.frombuffer takes numbers from bytes",
+            "NoneType": "leave out what has no values, such as a parameter without a gradient",
+        }.get(kind, "histograms() counts each of its arrays")
+        raise _refused(name, f"{kind} is no array of numbers", hint)
     device = _dlpack_device(values)
     elsewhere = device is not None and device[0] not in _DLPACK_HOST
     if gpu_intake.is_on_gpu(values, device) or elsewhere:
@@ -259,15 +291,25 @@ def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
             )
         if kind == "IndexedSlices":
             raise _refused(name, "IndexedSlices are sparse", "count .values")
+        if kind == "RaggedTensor":
+            raise _refused(name, "a RaggedTensor is not dense", "count .flat_values")
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except Exception as error:
         # A producer may raise anything here: a tracer, a symbolic tensor, a ragged list, a deleted buffer.
-        first_line = str(error).strip().split("\n")[0]
+        first_line = _first_line(error)
         hint = "pass values that are computed already"
         if isinstance(values, (list, tuple)):
             hint = "lists of unequal length are no array; count each part on its own"
         raise _refused(name, f"{kind} gives no array ({first_line})", hint) from error
+    if array.dtype == object and not array.ndim and not hasattr(values, "__float__"):
+        hint = "pass an array, or an object with __array__, DLPack or the buffer protocol"
+        if isinstance(values, Iterable):
+            hint = "pass list(...) of numbers; histograms() counts each array of a dict or list"
+        elif hasattr(values, "named_parameters") or hasattr(values, "state_dict"):
+            hint = "histograms() counts each of its arrays"
+        raise _refused(name, f"{kind} is no array of numbers", hint)
+    return array
 
 
 _DLPACK_HOST = {1, 3, 11}  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h

@@ -95,7 +95,7 @@ class RawWriter:
         WriteError
             The file cannot be written; the event is held.
         """
-        messages.check_tag(tag)
+        tag = messages.check_tag(tag)
         num = as_number(tag, "num", num)
         if num == 0:
             return
@@ -144,7 +144,7 @@ class RawWriter:
         tag : str
             Name of the series.
         scalar_value : float or array[1]
-            A real number, or an array or tensor of one element, from any library; stored as float32.
+            A real number, text that spells one, or an array or tensor of one element, from any library; stored as float32.
         global_step, walltime
             As in `add_histogram`.
         new_style : bool
@@ -164,7 +164,7 @@ class RawWriter:
         WriteError
             The file cannot be written; the event is held.
         """
-        messages.check_tag(tag)
+        tag = messages.check_tag(tag)
         number = as_number(tag, "scalar_value", scalar_value)
         if new_style:
             value = messages.scalar_tensor_value(tag, number, double=double_precision)

@@ -21,6 +21,7 @@ from typing import Any
 
 from fasthist import compute
 from fasthist.arguments import (
+    as_bins,
     as_count,
     as_directory,
     as_part_of_path,
@@ -196,6 +197,7 @@ class SummaryWriter(RawWriter):
             int64. None writes 0; TensorBoard shows one histogram for each step.
         bins : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
             `buckets` of `fasthist.histogram`. "auto" is ours; numpy's other names, such as "fd", mean what they mean there.
+            Edges may be equal, which makes them one, and the outermost may be infinite.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
@@ -225,7 +227,7 @@ class SummaryWriter(RawWriter):
         Where there is no finite value no histogram is written. Scalars ``<tag>/nan_count``,
         ``<tag>/posinf_count`` and ``<tag>/neginf_count`` go with it, those that are not 0.
         """
-        messages.check_tag(tag)
+        tag = messages.check_tag(tag)
         statistics = parse_statistics(stats)
         wall_time, step = as_wall_time(walltime), as_step(global_step)
         if max_bins is not None:
@@ -241,7 +243,7 @@ class SummaryWriter(RawWriter):
         if not due and not self._thinning.keeps_last:
             return
         if not isinstance(values, Histogram):
-            values = compute.histogram(values, buckets=bins, name=tag)
+            values = compute.histogram(values, buckets=as_bins(bins), name=tag)
         written = WrittenStep(
             {tag: values}, statistics, max_bins, wall_time, step, self._ranges, *shown
         )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MappingView
 from typing import Any
+
+import numpy as np
 
 from fasthist.errors import ArgumentError
 from fasthist.hist import Histogram
@@ -18,8 +23,9 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     Parameters
     ----------
     tree : mapping, list, tuple, named tuple, dataclass, model, pytree or leaf
-        Mappings by key, named tuples and dataclasses by field, other sequences by position from 0. An object with
-        ``named_parameters()`` is a model: its parameters by name; else one with ``state_dict()`` by that. A type that
+        Mappings by key (see Notes), named tuples and dataclasses by field, other sequences by position from 0. An object with
+        ``named_parameters()`` is a model: its parameters by name; else one with ``state_dict()`` by that. Of an optimizer of
+        torch, or its ``state_dict()``, the state by its parameters' names or numbers. A type that
         is registered with JAX comes apart as JAX says, where JAX is loaded; one of which the attribute ``value`` is the
         only part, such as a variable of Flax, adds nothing to the tag. None is no leaf: a parameter without a gradient. A
         sequence of numbers, or of such sequences, is an array.
@@ -31,18 +37,97 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     tag : str
     leaf : Any
         Not looked at.
+
+    Raises
+    ------
+    ArgumentError
+        A container holds itself, or they are nested deeper than 200.
+
+    Notes
+    -----
+    A key that is a tuple of names adds them to the tag, as Flax's flat dictionaries mean it; a type or function its name; a number, None or whatever else has a
+    short text that text. A tensor or array that is a leaf of the tree too adds its tag there, as the parameters of a
+    model do. Any other key adds its place among such keys of its mapping, which is the same at each step while the mapping
+    grows at its end only.
     """
+    return _walk(tree, tag, _Names(tree), ())
+
+
+def _walk(
+    tree: Any, tag: str, names: _Names | None, around: tuple[int, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a tree inside of containers with the ids `around`."""
     if tree is None:
         return
     parts = _parts(tree)
     if parts is None:
         yield tag, tree
         return
+    if id(tree) in around or len(around) == _DEEPEST:
+        wrong = "holds itself" if id(tree) in around else f"is nested deeper than {_DEEPEST}"
+        msg = (
+            f"the {type(tree).__name__} at {_shortened(tag)!r} {wrong}. Accepted: a tree of arrays. "
+            "Hint: leave that part out, or pass {tag: array}."
+        )
+        raise ArgumentError(msg)
+    around = (*around, id(tree))
+    places = itertools.count()
     for key, part in parts:
         if key is _CONTENT:
-            yield from leaves(part, tag)
+            yield from _walk(part, tag, names, around)
         else:
-            yield from leaves(part, f"{tag}/{key}" if tag else str(key))
+            name = key if isinstance(key, str) else _name_of_key(key, names, places)
+            yield from _walk(part, f"{tag}/{name}" if tag else name, names, around)
+
+
+_DEEPEST = 200
+"""Python itself ends at 1000 nested calls, the user's among them."""
+
+
+def _shortened(tag: str) -> str:
+    return tag if len(tag) <= 80 else f"{tag[:40]}...{tag[-30:]}"
+
+
+class _Names:
+    """Finds the tag of an array in a tree; the tree is walked when this is first asked for."""
+
+    def __init__(self, tree: Any) -> None:
+        self._tree = tree
+
+    @functools.cached_property
+    def _leaves(self) -> dict[int, tuple[str, Any]]:
+        return {id(leaf): (tag, leaf) for tag, leaf in _walk(self._tree, "", None, ())}
+
+    def find(self, array: Any) -> str | None:
+        tag, leaf = self._leaves.get(id(array), ("", None))
+        return tag if leaf is array else None
+
+
+def _name_of_key(key: Any, names: _Names | None, places: Iterator[int]) -> str:
+    """Return a text for a key of a mapping that is the same at each step, and tells no memory address."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, tuple):
+        parts = [_name_of_key(part, names, places) for part in key]
+        return "/".join(parts) if key and isinstance(key[0], str) else f"({', '.join(parts)})"
+    if isinstance(key, bytes):
+        return key.decode(errors="backslashreplace")
+    if hasattr(key, "shape") and hasattr(key, "dtype") and not isinstance(key, np.generic):
+        return (names and names.find(key)) or str(next(places))
+    if hasattr(key, "__qualname__"):
+        return str(key.__qualname__)
+    text = (
+        "" if isinstance(key, (set, frozenset)) else str(key)
+    )  # the order of a set is not the same in each process
+    if not text or len(text) > _LONGEST or _NO_NAME.search(text):
+        return (names and names.find(key)) or str(next(places))
+    return text
+
+
+_LONGEST = 100
+"""Characters of a key's text that a tag can do with."""
+
+_NO_NAME = re.compile(r"\b0x[0-9a-fA-F]{6,}|\n")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -56,9 +141,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tag, leaf in leaves(tree):
         if not tag:
+            what, hint = "an array", "pass {tag: array}, or call histogram()"
+            if isinstance(leaf, (Iterator, MappingView)):
+                what, hint = "read once, and without names", "pass a dict, or list(...) of it"
             msg = (
-                f"{type(leaf).__name__} is an array, not a tree of arrays. Accepted: a mapping, sequence or model. "
-                "Hint: pass {tag: array}, or call histogram()."
+                f"{type(leaf).__name__} is {what}, not a tree of arrays. Accepted: a mapping, sequence or model. "
+                f"Hint: {hint}."
             )
             raise ArgumentError(msg)
         if tag in found:
@@ -84,6 +172,8 @@ def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:
     if isinstance(tree, (Histogram, Bits)):  # one is a dataclass, the other a named tuple
         return None
     if isinstance(tree, Mapping):
+        if tree.keys() == _OPTIMIZER:
+            return _parts_of_optimizer(tree["state"], tree["param_groups"])
         return tree.items()
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return zip(tree._fields, tree, strict=True)
@@ -101,8 +191,24 @@ def _parts(tree: Any) -> Iterable[tuple[Any, Any]] | None:
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return [(part.name, getattr(tree, part.name)) for part in dataclasses.fields(tree)]
     if hasattr(tree, "state_dict"):
+        if hasattr(tree, "param_groups") and hasattr(tree, "state"):
+            return _parts_of_optimizer(tree.state, tree.param_groups)
         return _parts(tree.state_dict())
     return None
+
+
+_OPTIMIZER = {"state", "param_groups"}
+"""The keys of the ``state_dict()`` of torch's optimizers."""
+
+
+def _parts_of_optimizer(state: Any, groups: Any) -> Iterable[tuple[Any, Any]]:
+    """Give the state of each parameter by its name, or its number in the groups; their settings are left out."""
+    names: dict[Any, Any] = {}
+    for group in groups:
+        for place, parameter in enumerate(group["params"]):
+            given = group.get("param_names")
+            names[parameter] = given[place] if given else len(names)
+    return [("state", {names.get(key, key): part for key, part in state.items()})]
 
 
 def _parts_of_pytree(tree: Any, jax: Any) -> list[tuple[Any, Any]]:

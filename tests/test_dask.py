@@ -249,7 +249,7 @@ def test_a_writer_takes_them(da, tmp_path):
 # ---- what goes wrong
 
 
-@pytest.mark.parametrize("dtype", ["c8", "O", "M8[s]"])
+@pytest.mark.parametrize("dtype", ["c8", "M8[s]"])
 def test_a_dtype_that_cannot_be_counted_is_told_before(da, dtype):
     log = []
     spread = watched(da, 3, log).astype(dtype) if dtype != "M8[s]" else da.zeros(3, dtype=dtype)

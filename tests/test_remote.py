@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from event_files import all_events
 
 import fasthist
+from fasthist.cli import main
 from fasthist.errors import ArgumentError, MissingPackageError, WriteError
 from fasthist.events import remote, stored
 from fasthist.events.messages import scalar_value, summary_event
@@ -182,6 +184,53 @@ def test_what_is_written_is_read_where_it_is(memory, tmp_path, where, monkeypatc
     (row, *_) = fasthist.read(history._paths()[0])
     assert row[:3] == (".", "w", 0)
     assert pickle.loads(pickle.dumps(history))["w"].at(7).num == 3000
+
+
+COMMANDS = {
+    "show": ["show", "{url}/a", "--step", "3"],
+    "show as JSON": ["show", "{url}/a", "--json"],
+    "doctor": ["doctor", "{url}"],
+    "compare": ["compare", "{url}/a", "{url}/b/c", "--json"],
+    "plot": ["plot", "{url}", "-o", "{path}/page.html"],
+}
+
+
+@pytest.mark.parametrize("where", ["memory://bucket/runs", "file://{}/runs"])
+def test_commands_take_urls(memory, tmp_path, where, need):  # noqa: ARG001
+    need("matplotlib")
+    url = where.format(tmp_path)
+    for run in ("a", "b/c"):
+        with SummaryWriter(f"{url}/{run}") as writer:
+            for step in range(5):
+                writer.add_histogram("fc.weight", WEIGHTS, step)
+    for name, command in COMMANDS.items():
+        arguments = [part.format(url=url, path=tmp_path) for part in command]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, (name, result.output, result.exception)
+        assert "fc.weight" in result.output or name in ("doctor", "plot")
+    assert "fc.weight" in (tmp_path / "page.html").read_text()
+    for run in ("gone", ""):
+        result = CliRunner().invoke(main, ["show", f"{url}/{run}"])
+        text = "is not there" if run else f"Name one of: {url}/a; {url}/b/c."
+        assert (result.exit_code, text in result.output) == (1, True), result.output
+
+
+@pytest.mark.parametrize("command", [["log", "{}", "--log-dir", "x"], ["merge", "{}", "-o", "x"]])
+def test_commands_that_read_paths_only_say_so(command):
+    arguments = [part.format("s3://bucket/m.npz") for part in command]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "s3://bucket/m.npz is a URL. Accepted: a path. Hint: copy" in " ".join(
+        result.output.split()
+    )
+
+
+def test_a_checkpoint_behind_a_url_is_no_run(memory):
+    memory.pipe("/bucket/m.npz", b"x")
+    for url in ("memory://bucket/m.npz", "memory://bucket"):
+        result = CliRunner().invoke(main, ["show", url])
+        assert result.exit_code == 1
+        assert f"{url} is a checkpoint and not a run" in result.output
 
 
 def test_a_reader_of_a_url_goes_on(memory):  # noqa: ARG001

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fasthist
+from fasthist.errors import ArgumentError, ArrayError
 from fasthist.tree import leaves
 
 W, B = np.ones((2, 2)), np.zeros(2)
@@ -164,3 +167,113 @@ def test_what_only_holds_a_value_has_its_tag(need):
         ("value/value", W),
     ]
     assert list(leaves(Variable(W), "w")) == [("w", W)]
+
+
+class Plain:
+    """Its text is a memory address."""
+
+
+class Texted:
+    def __str__(self):
+        return "named"
+
+
+def tags(tree):
+    return [tag for tag, _ in leaves(tree)]
+
+
+KEYS = {
+    "numbers": ({3: W, 3.5: W, True: W, np.int64(7): W, np.float32(0.5): W}, "3 3.5 True 7 0.5"),
+    "none": ({None: W, "None ": B}, ["None", "None "]),
+    "tuples": ({("fc", "kernel"): W, ("fc", 0): B, (1, 2): W}, ["fc/kernel", "fc/0", "(1, 2)"]),
+    "bytes": ({b"fc": W, b"\xff": B}, "fc \\xff"),
+    "types": ({dict: W, Plain: B, len: W}, "dict Plain len"),
+    "texts": ({Texted(): W, Path("a/b"): B}, "named a/b"),
+    "objects": ({Plain(): W, "w": W, Plain(): B, frozenset("ab"): W}, "0 w 1 2"),
+    "objects in tuples": ({("a", Plain()): W, ("b", Plain()): B}, "a/0 b/1"),
+    "deeper": ({"x": {Plain(): W}, "y": {Plain(): {Plain(): B}}}, "x/0 y/0/0"),
+    "long": ({"x": {Path("a" * 300): W}}, "x/0"),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_keys_that_are_not_names(case):
+    tree, expected = KEYS[case]
+    assert tags(tree) == (expected.split() if isinstance(expected, str) else expected)
+
+
+def test_arrays_as_keys_have_the_name_that_the_tree_tells(need):
+    torch = need("torch")
+    net = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    parts = ("step", "exp_avg", "exp_avg_sq")
+    of_numbers = [f"o/{n}/{part}" for n in (0, 1) for part in parts]
+    assert tags({"o": optimizer.state}) == of_numbers
+    assert tags({"o": dict(optimizer.state)}) == of_numbers
+    of_names = [f"o/net/{name}/{part}" for name in ("weight", "bias") for part in parts]
+    assert tags({"o": optimizer.state, "net": net}) == [*of_names, "net/weight", "net/bias"]
+    # A scalar parameter, whose text is short, is no name either.
+    assert tags(
+        {torch.tensor(1.5): W, torch.ones(2): B, torch.nn.Parameter(torch.ones(())): W}
+    ) == list("012")
+
+
+def test_optimizers_of_torch(need):
+    torch = need("torch")
+    net = torch.nn.Linear(2, 3)
+    for parameters, names in (
+        (net.parameters(), (0, 1)),
+        (net.named_parameters(), ("weight", "bias")),
+    ):
+        optimizer = torch.optim.SGD(parameters, momentum=0.9)
+        for step in range(3):
+            net(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            expected = [f"o/state/{name}/momentum_buffer" for name in names]
+            found = fasthist.histograms({"o": optimizer})
+            assert list(found) == expected, step
+            assert fasthist.histograms({"o": optimizer.state_dict()}) == found
+    assert found["o/state/bias/momentum_buffer"] == fasthist.histogram(
+        optimizer.state[net.bias]["momentum_buffer"]
+    )
+
+
+def test_states_of_optax(need):
+    optax, jnp = need("optax"), need("jax.numpy")
+    state = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init({"fc": {"w": jnp.ones(3)}})
+    assert tags({"o": state}) == ["o/1/0/count", "o/1/0/mu/fc/w", "o/1/0/nu/fc/w"]
+
+
+def test_what_holds_itself_or_is_very_deep():
+    tree = {"w": W}
+    tree["more"] = [B, tree]
+    with pytest.raises(
+        ArgumentError, match=r"^the dict at 'more/1' holds itself\. Accepted: .* Hint"
+    ):
+        tags(tree)
+    assert tags({"a": [tree["w"], W], "b": W}) == ["a/0", "a/1", "b"]  # twice is not within itself
+    deep = W
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(
+        ArgumentError, match=r"^the list at '0/0.*\.\.\..*' is nested deeper than 200\."
+    ):
+        tags(deep)
+    deep = W
+    for _ in range(200):
+        deep = [deep]
+    assert len(tags(deep)) == 1
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: (a for a in [W]), {"a": W}.values, {"a": W}.items, lambda: map(abs, [W])]
+)
+def test_what_is_read_once_is_no_tree(make):
+    with pytest.raises(
+        ArgumentError, match=r"read once, and without names.*Hint: pass a dict, or list"
+    ):
+        fasthist.histograms(make())
+    with pytest.raises(ArrayError, match=r"^a/0: .* is no array of numbers.*pass list"):
+        fasthist.histograms({"a": [make()]})

@@ -3,9 +3,9 @@
 What a caller can rely on:
 
 - `open_checkpoint` reads names, types, sizes and places, and no tensor. It keeps no file open.
-- A tensor is mapped into memory, not read, and the mapping ends with the array. There are two exceptions: a
-  compressed member of an npz is inflated, one at a time, and a file of ``torch.save`` from before torch 1.6
-  is loaded, one at a time.
+- A tensor is read when it is loaded, and kept by nobody but the caller; a file of ``torch.save`` from before
+  torch 1.6 is loaded whole, one at a time.
+- What happens to a file after a tensor of it was loaded does not matter to that tensor.
 - No length, offset or size that stands in a file is used before it is checked against the file itself.
 - A file that is broken raises `CheckpointError`, which names the file and what is wrong with it. A tensor of
   a type that cannot be counted raises `ArrayError` when it is loaded, so that the others can still be.
@@ -75,11 +75,6 @@ def open_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> Ch
         The file needs torch.
     OSError
         It cannot be opened.
-
-    Notes
-    -----
-    A file must not be shortened while its tensors are in use: the operating system ends a process that
-    reads mapped bytes which are no longer there.
 
     Examples
     --------

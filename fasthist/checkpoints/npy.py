@@ -23,7 +23,7 @@ from fasthist.checkpoints.base import (
     damaged,
     is_sizes,
     load_span,
-    map_bytes,
+    read_bytes,
     refuse,
 )
 from fasthist.errors import CheckpointError
@@ -38,7 +38,7 @@ INFLATE_BYTES = (
 MAX_DEFLATE_RATIO = 1032  # of the deflate format, see the zlib technical details
 
 _COUNTED = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
-_ZIP_ERRORS = (  # what zipfile raises on damaged archives
+ZIP_ERRORS = (  # what zipfile raises on damaged archives
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error),
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
@@ -82,8 +82,8 @@ def iter_npz(path: Path) -> Iterator[Entry]:
 
     Notes
     -----
-    The archive's directory and the npy header of every member are read here. A member stored uncompressed is
-    mapped, never copied; both kinds are compared with their CRC-32 before their values are given out.
+    The archive's directory and the npy header of every member are read here. A member is compared with its CRC-32
+    before its values are given out.
     """
     with path.open("rb") as file:
         try:
@@ -93,7 +93,7 @@ def iter_npz(path: Path) -> Iterator[Entry]:
                         yield _open_member(path, file, archive, info)
         except CheckpointError:
             raise
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise damaged(path, f"it is no readable zip archive ({error})") from error
 
 
@@ -111,9 +111,7 @@ def _open_member(
         raise CheckpointError(msg)
     with archive.open(info) as stream:
         header = _read_header(stream, where)
-    # The member's bytes follow a header of 30 bytes, a name and extra fields: APPNOTE.TXT 4.3.7.
-    file.seek(info.header_offset + 26)
-    start = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    start = start_of_member(file, info)
     is_stored = info.compress_type == zipfile.ZIP_STORED
     most = info.compress_size if is_stored else info.compress_size * MAX_DEFLATE_RATIO
     if start + info.compress_size > os.fstat(file.fileno()).st_size or info.file_size > most:
@@ -136,11 +134,18 @@ def _open_member(
     return Entry(name, nbytes, load_values)
 
 
+def start_of_member(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Find a member's bytes, which follow a header of 30 bytes, a name and extra fields: APPNOTE.TXT 4.3.7."""
+    file.seek(info.header_offset + 26)
+    name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+    return int(info.header_offset + 30 + name_bytes + extra_bytes)
+
+
 def _load_member(
     span: Span, where: str, inflated_bytes: int | None, crc: int, skip: int, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Map or inflate a member, compare its checksum, and leave out its npy header."""
-    raw = map_bytes(span)
+    """Read and inflate a member, compare its checksum, and leave out its npy header."""
+    raw = read_bytes(span)
     if inflated_bytes is not None:
         raw = _inflate(raw, inflated_bytes, where)
     if zlib.crc32(raw.data) != crc:

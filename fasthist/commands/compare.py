@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import Column, console_of, finite, number, printable, say, table_of
-from fasthist.errors import ArgumentError
+from fasthist.commands.options import example, readable, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import Column, console_of, finite, number, say, table_of
+from fasthist.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from fasthist.commands.differences import Difference
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
         "fasthist compare before.safetensors after.safetensors",
     )
 )
-@click.argument("paths", nargs=-1, required=True, metavar="A B...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="A B...", type=readable)
 @tag_option
 @click.option(
     "--step",
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 @skip_corrupt_option
 @click.pass_context
 def compare(
-    ctx: click.Context, /, paths: tuple[Path, ...], pattern: str | None, step: int | None, threshold: float,
+    ctx: click.Context, /, paths: tuple[str, ...], pattern: str | None, step: int | None, threshold: float,
     fail_above: float | None, *, as_json: bool, skip_corrupt: bool,
 ) -> None:  # fmt: skip
     """Tell how far runs, or checkpoints, are from the first of them.
@@ -92,7 +91,7 @@ def compare(
         ctx.exit(1)
 
 
-def _print(found: list[Difference], paths: Sequence[Path], threshold: float) -> None:
+def _print(found: list[Difference], paths: Sequence[str], threshold: float) -> None:
     columns = {"tag": Column("tag", lambda one: printable(one.tag), 99, is_text=True)}
     if len(paths) > 2:
         columns["run"] = Column("run", lambda one: printable(one.run), 13, is_text=True)

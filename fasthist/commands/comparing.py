@@ -8,7 +8,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from fasthist.checkpoints import Checkpoint, open_checkpoint
 from fasthist.commands.differences import CONSTANT, Difference, difference_of, unit_of
 from fasthist.commands.runs import find_run, matching, read_run
-from fasthist.commands.terminal import few, printable, progress, say
+from fasthist.commands.terminal import few, progress, say
 from fasthist.compute import histogram
 from fasthist.distances import distances_of_pairs, wasserstein
-from fasthist.errors import ArgumentError, ArrayError
+from fasthist.errors import ArgumentError, ArrayError, printable
 from fasthist.events.restoring import join
 from fasthist.hist import Histogram
 from fasthist.history import History
@@ -36,7 +35,7 @@ _LARGE = 1 << 27
 # ---- checkpoints
 
 
-def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Difference]:
+def compare_checkpoints(paths: Sequence[str], pattern: str | None) -> list[Difference]:
     """Count the tensors of at least two files, and compare those of the first with those of the others."""
     checkpoints = [open_checkpoint(path) for path in paths]
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
@@ -46,9 +45,7 @@ def compare_checkpoints(paths: Sequence[Path], pattern: str | None) -> list[Diff
     for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
         common = _common(first, other, paths[0], path, pattern)
         differences += [
-            difference_of(
-                str(path), tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag]
-            )
+            difference_of(path, tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag])
             for tag in common
         ]
     return differences
@@ -74,8 +71,8 @@ def _counted(
 def _common(
     first: Mapping[str, object],
     other: Mapping[str, object],
-    path: Path,
-    other_path: Path,
+    path: str,
+    other_path: str,
     pattern: str | None,
 ) -> list[str]:
     """Return the tags of both in which the pattern is found, and report those in only one."""
@@ -98,7 +95,7 @@ def _common(
 
 
 def compare_runs(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     pattern: str | None,
     step: int | None,
     threshold: float,
@@ -119,7 +116,7 @@ def compare_runs(
         tags = _common(first, other, paths[0], path, pattern)
         half = -(-len(tags) // 2)
         jobs += [
-            (str(path), [(first[tag], other[tag]) for tag in part], step, threshold)
+            (path, [(first[tag], other[tag]) for tag in part], step, threshold)
             for part in (tags[:half], tags[half:])
             if part
         ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example, skip_corrupt_option, tag_option
-from fasthist.commands.terminal import console_of, few, finite, printable, progress, say
-from fasthist.errors import ArgumentError
+from fasthist.commands.options import example, readable, skip_corrupt_option, tag_option
+from fasthist.commands.terminal import console_of, few, finite, progress, say
+from fasthist.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +28,7 @@ _KEYS = ("rule", "severity", "tag", "first_step", "last_step", "value", "thresho
         "fasthist doctor runs/example --kind '^d_=gradient' --json",
     )
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=readable)
 @tag_option
 @click.option(
     "--kind",
@@ -47,12 +46,13 @@ _KEYS = ("rule", "severity", "tag", "first_step", "last_step", "value", "thresho
 @skip_corrupt_option
 @click.pass_context
 def doctor(
-    ctx: click.Context, /, run: Path, pattern: str | None, kinds: Sequence[str], fail_on: str | None,
+    ctx: click.Context, /, run: str, pattern: str | None, kinds: Sequence[str], fail_on: str | None,
     *, as_json: bool, skip_corrupt: bool,
 ) -> None:  # fmt: skip
     """Say what is wrong in a run: in which layer, since when, why it matters and what people do about it.
 
-    RUN is an event file, or a directory with all runs in it, of which each is judged by itself. Looked for are
+    RUN is an event file, or a directory with all runs in it, of which each is judged by itself, or the URL of
+    either. Looked for are
     vanishing and exploding gradients, dead and saturated layers, NaN and infinities, initial weights of a wrong size
     or sign, weights that grow or decay, steps that are too large or too small, frozen layers, what float16 cannot
     hold, outliers and drift.

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fasthist.commands.terminal import finite, printable, progress
+from fasthist.commands.terminal import finite, progress
+from fasthist.errors import printable
 from fasthist.hist import Histogram
 from fasthist.packages import require
 from fasthist.tag_series import Series

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasthist.commands.runs import matching
-from fasthist.commands.terminal import Column, number, printable, sparkline
-from fasthist.errors import ArgumentError
+from fasthist.commands.terminal import Column, number, sparkline
+from fasthist.errors import ArgumentError, printable
 from fasthist.estimates import spread, zero_share
 from fasthist.hist import Histogram
 from fasthist.history import History

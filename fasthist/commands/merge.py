@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example
-from fasthist.commands.terminal import printable, progress, say
-from fasthist.errors import ArgumentError, BucketsError
+from fasthist.commands.options import example, local
+from fasthist.commands.terminal import progress, say
+from fasthist.errors import ArgumentError, BucketsError, printable
 
 if TYPE_CHECKING:
     from fasthist.events.reader import ReadHistogram
@@ -25,13 +25,13 @@ LEFT_OUT = 3
 @click.command(
     epilog=example("fasthist merge runs/ranks --out runs/whole", "tensorboard --logdir runs/whole")
 )
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=local)
 @click.option(
     "-o",
     "--out",
     required=True,
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=local,
     help="Where the event file goes: a directory that is new or empty.",
 )
 @click.option(

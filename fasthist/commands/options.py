@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -18,3 +20,22 @@ tag_option = click.option(
 skip_corrupt_option = click.option(
     "--skip-corrupt", is_flag=True, help="Pass over damaged records instead of stopping."
 )
+
+
+def readable(value: str) -> str:
+    """Take a run as a command reads it: a path, or a URL as it stands, of which `Path` would make s3:/bucket."""
+    from fasthist.events.remote import is_url
+
+    return value if is_url(value) else str(Path(value))
+
+
+def local(value: str) -> Path:
+    """Take a path of this machine."""
+    from fasthist.events.remote import is_url
+
+    if is_url(value):
+        msg = (
+            f"{value} is a URL. Accepted: a path. Hint: copy what it names, or name another place."
+        )
+        raise click.BadParameter(msg)
+    return Path(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.options import example, local, readable, skip_corrupt_option, tag_option
 from fasthist.commands.terminal import say
 from fasthist.errors import ArgumentError
 
@@ -26,13 +26,13 @@ MAX_PANELS = 24
         "fasthist plot runs/before runs/after -o page.html --step 1000",
     )
 )
-@click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=readable)
 @click.option(
     "-o",
     "--out",
     required=True,
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=local,
     help="What to write: .png, .svg, or .html, a page to zoom into.",
 )
 @tag_option
@@ -60,7 +60,7 @@ MAX_PANELS = 24
 @click.option("--dark", is_flag=True, help="Draw on dark ground.")
 @skip_corrupt_option
 def plot(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     out: Path,
     pattern: str | None,
     kind: str | None,
@@ -72,7 +72,7 @@ def plot(
 ) -> None:
     """Draw runs: a small picture for each tag.
 
-    RUN is a directory, with all runs in it, or an event file. Kinds: ridge, an outline for each step, the newest in
+    RUN is a directory, with all runs in it, an event file, or the URL of either. Kinds: ridge, an outline for each step, the newest in
     front; heatmap and percentiles, over steps; overlay, one step of all runs in one picture. Needs the extra
     fasthist[plot].
     """
@@ -103,22 +103,23 @@ def plot(
         say(f"fasthist: left out {layout.left_out} more; {hint}", err=True)
 
 
-def _open(paths: tuple[Path, ...], *, skip_corrupt: bool) -> dict[str, History]:
+def _open(paths: tuple[str, ...], *, skip_corrupt: bool) -> dict[str, History]:
     """Read all runs, named by what tells them apart; those without histograms are left out."""
     from fasthist.commands.runs import find_all_runs
+    from fasthist.events.stored import join
 
     runs: dict[str, History] = {}
     for path in paths:
         for run, history in find_all_runs(path, skip_corrupt=skip_corrupt).items():
             history.refresh()
-            name = run if len(paths) == 1 and run != "." else str(path / run)
+            name = run if len(paths) == 1 and run != "." else join(path, run)
             if name in runs:
                 msg = f"{path} is named twice. Accepted: each run once."
                 raise ArgumentError(msg)
             if len(history):
                 runs[name] = history
     if not runs:
-        names = ", ".join(map(str, paths))
+        names = ", ".join(paths)
         msg = f"{names}: no histograms. Accepted: event files with at least one. Hint: were they flushed?"
         raise ArgumentError(msg)
     return runs

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from fasthist.commands.terminal import few
 from fasthist.errors import ArgumentError, compiled
+from fasthist.events.stored import is_dir, join, names_in
 from fasthist.history import History, find_runs
 
 
-def find_run(path: Path, *, skip_corrupt: bool) -> History:
+def find_run(path: str, *, skip_corrupt: bool) -> History:
     """Find the one run that a path names, without reading it; ArgumentError if there is none, or several."""
     runs = find_all_runs(path, skip_corrupt=skip_corrupt)
     if "." in runs:
         return runs["."]
     if len(runs) > 1:
-        names = few([str(path / name) for name in runs], 8)
+        names = few([join(path, name) for name in runs], 8)
         msg = f"{path} holds {len(runs)} runs. Accepted: one. Name one of: {names}."
         raise ArgumentError(msg)
     return next(iter(runs.values()))
 
 
-def find_all_runs(path: Path, *, skip_corrupt: bool) -> dict[str, History]:
+def find_all_runs(path: str, *, skip_corrupt: bool) -> dict[str, History]:
     """Find every run below a path, by name, without reading it; ArgumentError if there is none."""
     if is_checkpoint(path):
         raise ArgumentError(_CHECKPOINT.format(path=path, files=path))
     try:
         return find_runs(path, skip_corrupt=skip_corrupt)
     except ArgumentError:
-        if path.is_dir() and (files := sorted(filter(is_checkpoint, path.iterdir()))):
+        inside = [join(path, name) for name in names_in(path)] if is_dir(path) else []
+        if files := sorted(filter(is_checkpoint, inside)):
             raise ArgumentError(_CHECKPOINT.format(path=path, files=files[0])) from None
         raise
 
@@ -40,16 +41,13 @@ _CHECKPOINT = (
 )
 
 
-def is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: str) -> bool:
     """Whether a path is that of a file whose name ends like a checkpoint's."""
     from fasthist.checkpoints import OPENERS
 
+    name = path.rstrip("/").rpartition("/")[2].lower()
     # An event file's name may end in anything, but a checkpoint's does not hold this.
-    return (
-        not path.is_dir()
-        and "tfevents" not in path.name
-        and path.name.lower().endswith(tuple(OPENERS))
-    )
+    return name.endswith(tuple(OPENERS)) and "tfevents" not in name and not is_dir(path)
 
 
 def read_run(history: History, advance: Callable[[int], None]) -> None:
@@ -64,7 +62,7 @@ def read_runs(runs: dict[str, History], advance: Callable[[int], None]) -> dict[
     filled = {name: history for name, history in runs.items() if history}
     if not filled:
         path = next(iter(runs.values())).path
-        below = [str(Path(path, run)) for run in find_runs(path) if run != "." and run not in runs]
+        below = [join(path, run) for run in find_runs(path) if run != "." and run not in runs]
         hint = f"Name one of the runs below: {few(below, 8)}." if below else "Were any flushed?"
         msg = f"{path} holds no histograms. Accepted: event files with at least one. {hint}"
         raise ArgumentError(msg)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasthist.commands.options import example, skip_corrupt_option, tag_option
+from fasthist.commands.options import example, local, readable, skip_corrupt_option, tag_option
 from fasthist.commands.terminal import console_of, print_paged, progress, table_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _EVERY = 1.0
         "fasthist show runs/example --parquet example.parquet",
     )
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=readable)
 @tag_option
 @click.option("--step", metavar="N", type=int, help="Default: the last of each tag.")
 @click.option(
@@ -45,18 +45,18 @@ _EVERY = 1.0
 @click.option(
     "--parquet",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=local,
     help="Write every step and bucket to a file (needs fasthist[parquet]).",
 )
 @click.option("--follow", is_flag=True, help="Draw it again when something is written.")
 @skip_corrupt_option
 def show(
-    run: Path, pattern: str | None, step: int | None, sort: str | None, top: int | None, form: str | None,
+    run: str, pattern: str | None, step: int | None, sort: str | None, top: int | None, form: str | None,
     parquet: Path | None, *, follow: bool, skip_corrupt: bool,
 ) -> None:  # fmt: skip
     """Show the histograms of a run as a table, a line for each tag.
 
-    RUN is a directory of event files, or one of them. "~" marks what the file does not tell and its buckets do;
+    RUN is a directory of event files, or one of them, or the URL of either. "~" marks what the file does not tell and its buckets do;
     under NaN, values that are not counted in a file of another library: NaN, infinite or beyond its buckets. What is
     longer than the terminal goes through the pager that PAGER names.
     """

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
+from fasthist.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -39,19 +41,6 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
     if isinstance(error, UnicodeEncodeError) and (error.object[error.start] in _PLAIN):
         return _PLAIN[error.object[error.start]], error.start + 1
     return codecs.backslashreplace_errors(error)
-
-
-def printable(text: str) -> str:
-    r"""Escape what a terminal would obey instead of showing it, such as line ends and colour codes.
-
-    >>> print(printable("fc\x1b[31m/größe"))
-    fc\x1b[31m/größe
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
-    )
 
 
 def say(text: str, *, err: bool = False) -> None:

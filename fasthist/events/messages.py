@@ -10,9 +10,10 @@ tensorboard/plugins/{histogram,scalar}/metadata.py for the plugins' names.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -375,15 +376,19 @@ def described(value: bytes, display_name: str, description: str, *, scalar: bool
     return value.removesuffix(_plugin(plugin)) + _plugin(plugin, shown)
 
 
-def check_tag(tag: object) -> None:
-    """Refuse what cannot name a series.
+def check_tag(tag: object) -> str:
+    """Return the name of a series, which may come as UTF-8.
 
     Raises
     ------
     ArgumentError
-        `tag` is no string, empty, or has no UTF-8 form.
+        `tag` is not a string, is empty, or has no UTF-8 form.
     """
+    if isinstance(tag, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            tag = tag.decode()
     _tag(tag)
+    return cast("str", tag)
 
 
 def _tag(tag: object) -> bytes:
