@@ -262,17 +262,36 @@ def update_ratio(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
 
 def frozen(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find weights that stay the same to the last bit, or updates that are zero where no weights are told."""
-    for one in run.kind("weight"):
-        values = np.column_stack([one.num, one.min, one.max, one.mean, one.rms])
+    weights = run.kind("weight")
+    still: list[tuple[Reading, slice]] = []
+    for weight in weights:
+        values = np.column_stack([weight.num, weight.min, weight.max, weight.mean, weight.rms])
         change = np.abs(np.diff(values, axis=0)).max(axis=1)
-        still = change <= limits["unchanged"]["threshold"]
+        held = _stretch(change <= limits["unchanged"]["threshold"])
         # A step that changes nothing is between two.
-        if one.steps.size > 2 and (held := _stretch(still)) is not None:
-            steps = one.steps[held.start : held.stop + 1]
-            yield Hit("unchanged", one.tag, int(steps[0]), int(steps[-1]), 0.0)
-    for one in run.kind("update"):
-        if run.named("weight", one.role.name) is None:
-            yield from _lasting("zero", one, one.steps, np.zeros(one.steps.size), one.is_zero)
+        if weight.steps.size > 2 and held is not None:
+            still.append((weight, held))
+    # Fine-tuning: most of the model has no gradient, in several layers, while the rest has one. A single layer without
+    # one may be a mistake.
+    idle = {
+        weight.tag: weight.num[0]
+        for weight, held in still
+        if held.start == 0 and run.named("gradient", weight.role.name) is None
+    }
+    layers = {weight.role.layer for weight, _ in still if weight.tag in idle}
+    total = float(sum(weight.num[0] for weight in weights))
+    share = float(sum(idle.values())) / total if total else 0.0
+    is_meant = (
+        bool(run.kind("gradient")) and len(layers) > 1 and share >= limits["meant"]["threshold"]
+    )
+    for weight, held in still:
+        steps = weight.steps[held.start : held.stop + 1]
+        check, value = ("meant", share) if is_meant and weight.tag in idle else ("unchanged", 0.0)
+        yield Hit(check, weight.tag, int(steps[0]), int(steps[-1]), value)
+    for update in run.kind("update"):
+        if run.named("weight", update.role.name) is None:
+            zeros = np.zeros(update.steps.size)
+            yield from _lasting("zero", update, update.steps, zeros, update.is_zero)
 
 
 def underflow(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:

@@ -375,6 +375,18 @@ def test_frozen_weights(diagnosed):
     assert (found[0].first_step, found[0].last_step) == (0, 190)
 
 
+@pytest.mark.parametrize(("layers", "severity"), [(3, "info"), (1, "warning")])
+def test_what_is_frozen_on_purpose_is_no_warning(diagnosed, layers, severity):
+    """As in fine-tuning: most of the model has no gradient; one layer alone may have lost it by mistake."""
+    still = normal(1 / 8)
+    tags = {f"weights/base.{layer}.weight": [still] * STEPS for layer in range(layers)}
+    tags["weights/head.weight"] = [still + normal(1e-3) for _ in range(STEPS)]
+    tags["gradients/head.weight"] = steady(1e-3)
+    frozen = [finding for finding in diagnosed(tags) if finding.rule == "frozen"]
+    assert [finding.severity for finding in frozen] == [severity] * layers
+    assert ("75% of the model: frozen on purpose" in frozen[0].message) == (severity == "info")
+
+
 def test_weights_that_freeze_late_are_told_since_when(diagnosed):
     weights = steady(1 / 8, steps=12)
     found = diagnosed({"weights/a.weight": weights + [weights[-1]] * 8})

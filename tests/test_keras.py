@@ -137,7 +137,7 @@ def scalars(folder):
     written.Reload()
     plugin = written.SummaryMetadata
     return {
-        tag: [(one.step, float(make_ndarray(one.tensor_proto))) for one in written.Tensors(tag)]
+        tag: sorted((e.step, float(make_ndarray(e.tensor_proto))) for e in written.Tensors(tag))
         for tag in written.Tags()["tensors"]
         if plugin(tag).plugin_data.plugin_name == "scalars"
     }
