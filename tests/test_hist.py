@@ -6,6 +6,7 @@ import copy
 import math
 import operator
 import pickle
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 
@@ -212,6 +213,63 @@ def test_mean_std_and_norm_are_numpys(name, centre, spread):
     # Documented: the variance is off by some 1e-15 of the mean square.
     assert h.std**2 == pytest.approx(doubles.var(), rel=0, abs=4e-15 * (doubles**2).mean())
     assert h.l2_norm == pytest.approx(np.linalg.norm(doubles), rel=1e-14)
+
+
+FAR = {
+    "1e6 +- 1e-3": lambda rng, n: 1e6 + rng.normal(0, 1e-3, n),
+    "1e8 in float32": lambda rng, n: (1e8 + rng.normal(0, 30, n)).astype(np.float32),
+    "integers": lambda rng, n: rng.integers(10**9, 10**9 + 9, n).astype(np.int32),
+    "64-bit integers": lambda rng, n: rng.integers(2**33, 2**33 + 99, n),
+    "counted patterns": lambda rng, n: rng.integers(60_000, 60_009, n).astype(np.uint16),
+    "halves": lambda _, n: np.where(np.arange(n) < n // 2, -1e6 - 1e-3, -1e6 + 1e-3),
+    "constant blocks": lambda _, n: 1e6 + 1e-3 * (np.arange(n) // 2048 % 2),
+    "one apart": lambda _, n: 1e6 + 1e-3 * (np.arange(n) == n - 1),
+    "special values among them": lambda rng, n: np.where(
+        rng.random(n) < 0.1, [np.nan, np.inf, -np.inf, 1e6] * (n // 4), 1e6 + rng.normal(0, 1e-3, n)
+    ),
+    "a block of none": lambda rng, n: np.where(np.arange(n) // 2048 % 2, np.nan, 1e6 + rng.random(n)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("size", [12, 5000, 300_000])
+@pytest.mark.parametrize("step", [1, 2])
+def test_std_of_values_far_from_zero(case, size, step):
+    values = FAR[case](np.random.default_rng(5), size)
+    doubles = values[np.isfinite(values)].astype(np.float64)
+    expected = (doubles - doubles[0]).std()  # the differences are exact
+    layout = np.repeat(values, step)[::step]
+    for threads in (1, 2, 3):
+        h = histogram(layout, threads=threads)
+        assert h.std == pytest.approx(expected, rel=1e-10)
+        assert h.squared_deviations == histogram(layout, threads=1).squared_deviations
+    assert histogram(layout, buckets=7).std == h.std
+    parts = [histogram(part) for part in np.array_split(values, 7)]
+    for merged in (sum(parts), reduce(operator.add, parts[::-1]), sum(parts, histogram([]))):
+        assert merged.std == pytest.approx(expected, rel=1e-6)
+
+
+def test_std_of_a_sum_where_deviations_are_not_known():
+    h = histogram([1.0, 2.0, 4.0])
+    unknown = replace(h, squared_deviations=None)
+    assert unknown.std == pytest.approx(h.std, rel=1e-14)
+    for merged in (h + unknown, unknown + h, replace(h, sum=None) + h):
+        assert merged.squared_deviations is None
+    assert (h + unknown).std == pytest.approx(h.std, rel=1e-14)
+    # Of no values they are known, whatever is told.
+    nothing = replace(histogram([]), squared_deviations=None)
+    assert (
+        (h + nothing).squared_deviations == (nothing + h).squared_deviations == h.squared_deviations
+    )
+
+
+def test_deviations_beyond_float64():
+    huge = histogram([1e300, -1e300, 1.0])
+    assert huge.squared_deviations == math.inf
+    assert (huge + huge).std == (huge + histogram([1.0])).std == math.inf
+    assert (histogram([1e200, 2e200]) + histogram([1.7e308] * 3)).std == math.inf
+    blocks = np.repeat([1.7e308, -1.7e308], 2048 * 40)
+    assert histogram(blocks).std == math.inf
 
 
 @given(strategies.finite_doubles(min_size=1))
