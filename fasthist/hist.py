@@ -159,13 +159,12 @@ class Histogram(Conversions):
             if any(one.num and getattr(one, name) is None for one in (self, other)):
                 merged[name] = None
         merged["squared_deviations"] = _squared_deviations(self, other)
-        if self.buckets.name == other.buckets.name == "auto":
-            parts = self._parts() + other._parts()
-            rows = merge_outlines(parts) if parts else None
-            return Histogram(self.buckets, **merged, outlined=rows)
-        # The counts are those of TensorFlow's buckets all the same.
-        buckets = tensorflow_buckets() if self.buckets.name == "auto" else self.buckets
-        return Histogram(buckets, **merged)
+        parts = self._parts() + other._parts()
+        # Those of no values have none, and need none.
+        if len(parts) != bool(self.num) + bool(other.num):
+            parts = []
+        rows = merge_outlines(parts) if parts else None
+        return Histogram(self.buckets, **merged, outlined=rows)
 
     def _parts(self) -> list[Part]:
         return [] if self.outline is None else [(self.outline, self.min or 0.0, self.max or 0.0)]
@@ -192,7 +191,8 @@ class Histogram(Conversions):
             numbers = {name: getattr(self, name) for name in ("min", "max", "mean", "std")}
             shown += [f"{name}={value:.6g}" for name, value in numbers.items() if value is not None]
         shown += [f"{name}={getattr(self, name)}" for name in _SHOWN if getattr(self, name)]
-        return f"Histogram({', '.join(shown)}, buckets={self.buckets.name!r}[{len(self.buckets)}])"
+        name = self.buckets.name if self.outlined is None else "auto"
+        return f"Histogram({', '.join(shown)}, buckets={name!r}[{len(self.buckets)}])"
 
     def rebucket(self, buckets: str) -> Histogram:
         """Give the same histogram over TensorFlow's buckets alone: what "tensorflow" would have counted.

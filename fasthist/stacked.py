@@ -243,8 +243,7 @@ class Stacked:
         low, high = self._extremes[i].tolist()
         values["min"] = low if math.isfinite(low) else None
         values["max"] = -high if math.isfinite(high) else None
-        buckets = tensorflow_buckets() if mine.buckets.name == "auto" else mine.buckets
-        return Histogram(buckets, whole, **values)
+        return Histogram(mine.buckets, whole, **values)
 
 
 _NO_EXPONENTS = np.zeros(len(EXPONENTS), np.uint64)
@@ -261,7 +260,8 @@ def _described(buckets: Buckets, missing: str) -> str:
     kind = "tensorflow"
     if buckets != tensorflow_buckets():
         digest = hashlib.blake2b(buckets.edges.tobytes(), digest_size=4).hexdigest()
-        kind = f"{buckets!r} (edges {digest})"
+        low, high = buckets.edges[[0, -1]].tolist()
+        kind = f"{len(buckets)} buckets from {low!r} to {high!r} (edges {digest})"
     return f"{kind} without {missing}" if missing else kind
 
 

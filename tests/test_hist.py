@@ -18,7 +18,7 @@ from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 
 from fasthist import Histogram, histogram
-from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
 
@@ -70,6 +70,55 @@ def test_many_large_parts():
     assert sum(parts).sum_squares == pytest.approx(histogram(values).sum_squares, rel=1e-12)
 
 
+def named_otherwise(name):
+    return Buckets(tensorflow_buckets().edges, name=name)
+
+
+@pytest.mark.parametrize("name", ["auto", "tensorflow", "uniform", "edges"])
+def test_a_name_of_buckets_decides_nothing(name):
+    values = np.random.default_rng(0).normal(size=5000)
+    buckets, plain = named_otherwise(name), histogram(values, buckets="tensorflow")
+    h, auto = histogram(values, buckets=buckets), histogram(values)
+    assert h == plain == auto
+    assert h.outline is None
+    for merged in (h + auto, auto + h, h + plain, replace(h, buckets=tensorflow_buckets()) + auto):
+        assert merged.num == 10_000
+        assert merged.outline is None
+        assert merged.to_rows()[:, 2].sum() == 10_000
+    merged = auto + replace(auto, buckets=buckets)  # with an outline each
+    assert merged.outline[:, 2].sum() == merged.num == 10_000
+    for one, other in zip(
+        (*h.to_bars(), *h.to_uhi().axes[0].edges),
+        (*plain.to_bars(), *plain.to_uhi().axes[0].edges),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)
+    assert h.rebucket("tensorflow").buckets is tensorflow_buckets()
+    again = pickle.loads(pickle.dumps(Buckets([0.0, 1.0, 4.0], name=name)))
+    assert again.edges.tolist() == [0.0, 1.0, 4.0]
+    even = histogram(values, buckets=Buckets(np.linspace(-4, 4, 9), name=name))
+    assert even.to_bars()[0].size == 8
+    assert histogram(values, buckets=Buckets([-4.0, 0.0, 1.0], name=name)).to_bars()[0].size == 30
+
+
+def test_an_outline_survives_what_holds_no_values():
+    h, nothing = histogram([1.0, 2.0]), histogram([math.nan])
+    assert nothing.outline is None
+    for merged in (h + nothing, nothing + h, histogram([], buckets="tensorflow") + h):
+        assert merged.outline.tolist() == h.outline.tolist()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1e308, 1e308), (1e6, 1e6 + 1e-3), (0.0, 1e-300)]
+)
+@pytest.mark.parametrize("count", [3, 7, 1000])
+def test_uniform_buckets_are_told_from_others(low, high, count):
+    edges = uniform_buckets(count, low, high).edges
+    assert Buckets(edges).is_uniform
+    assert not Buckets(np.delete(edges, 1)).is_uniform
+    assert not tensorflow_buckets().is_uniform
+
+
 def test_nothing_is_neutral():
     h, nothing = histogram([1.0, math.nan, -2.0]), histogram([])
     assert h + nothing == h == nothing + h
@@ -105,7 +154,7 @@ def test_a_merged_sum_is_never_nan(a, b, total):
 
 def test_different_buckets_do_not_add_up():
     a, b = histogram([1.0]), histogram([1.0], buckets=[0, 2])
-    with pytest.raises(BucketsError, match=r"cannot add .*'auto', 1550.*'edges', 1 from 0.0"):
+    with pytest.raises(BucketsError, match=r"cannot add .*'tensorflow', 1550.*'edges', 1 from 0.0"):
         a + b
     with pytest.raises(BucketsError, match=r'Accepted: equal buckets. Hint: buckets="tensorflow"'):
         sum([a, b])
@@ -192,7 +241,7 @@ def test_attributes_are_frozen():
 
 
 def test_repr():
-    assert repr(histogram([])) == "Histogram(num=0, buckets='auto'[1550])"
+    assert repr(histogram([])) == "Histogram(num=0, buckets='tensorflow'[1550])"
     h = histogram([1.0, 2.0, 0.0, math.nan, math.inf, -math.inf, 9.0], buckets=[0.5, 3])
     assert repr(h) == (
         "Histogram(num=4, min=0, max=9, mean=3, std=3.53553, zero_count=1, nan_count=1, "
