@@ -223,9 +223,10 @@ def warmup() -> None:
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:
                 histogram(array, buckets=buckets)
-    rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 6))
-    out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
-    encode(rows, np.array([0, 1]), moments, 1, np.frombuffer(b"key", np.uint8), 2, out, ends)
+    rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 7))
+    out, ends = np.empty(111, dtype=np.uint8), np.empty(1, dtype=np.int64)
+    keys = np.zeros((2, 2), dtype=np.uint8)
+    encode(rows, np.array([0, 1]), moments, 1, keys, 2, out, ends)
     edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
     wasserstein(edges, counts[1:], edges, counts[1:])
     wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)

@@ -76,7 +76,7 @@ class Histogram(Conversions):
     outlined : float64[k, 3], callable or None
         What `outline` gives, or what finds it when it is first asked for.
     squared_deviations : float or None
-        Sum over the finite values of ``(x - mean) ** 2``, which `std` reads; None for what a GPU has counted and for
+        Sum over the finite values of ``(x - mean) ** 2``, which `std` reads; None for what a GPU or `jit` has counted and for
         the files of others. Comparisons leave it out.
 
     Notes

@@ -191,8 +191,8 @@ def test_a_task_has_one_thread(da, monkeypatch, variable, asked, expected):
     monkeypatch.setattr(
         dask_arrays,
         "tally",
-        lambda arrays, buckets, threads, gpu: (
-            seen.append(threads) or whole(arrays, buckets, threads, gpu)
+        lambda arrays, buckets, threads, gpu, outlined: (
+            seen.append(threads) or whole(arrays, buckets, threads, gpu, outlined=outlined)
         ),
     )
     monkeypatch.setenv("FASTHIST_NUM_THREADS", variable)
