@@ -91,7 +91,7 @@ def run_rank(rank: int, kind: str, world: int, directory: str, tensors: int, rou
     parts = histograms_of(kind, rank, tensors)
     sent = sent_by(lambda: distributed.all_reduce(parts))
     sizes = [one.numel() * one.element_size() for one in sent]
-    numbers = sum(one.counts.size + one.exponent_counts.size + 17 for one in parts.values())
+    numbers = sum(one.counts.size + one.exponent_counts.size + 21 for one in parts.values())
     same, whole = (torch.zeros(n, dtype=torch.int64) for n in (sum(sizes) // 8, numbers))
     ways = {
         "ours": lambda: distributed.all_reduce(parts),

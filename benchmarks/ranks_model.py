@@ -17,7 +17,7 @@ from results import cut, significant
 FILE = "ranks.json"
 COMMAND = "python benchmarks/ranks.py"
 
-AGREEMENT, BOUNDS, NUMBERS = 3 * 8, 13 * 8, 17 * 8
+AGREEMENT, BOUNDS, NUMBERS = 3 * 8, 14 * 8, 21 * 8
 """Bytes of the first collective, and of each tensor in the second and the third, beside its counts."""
 
 MESSAGE, BYTE = 20e-6, 1 / 12.5e9

@@ -29,8 +29,9 @@ class Buckets:
     ----------
     edges : float64[n + 1]
         The borders of n buckets, finite and strictly increasing. Copied, and never changed again.
-    name : {"auto", "tensorflow", "uniform", "edges"}, optional
-        How the edges came about; two `Buckets` with the same edges are equal whatever their names.
+    name : {"tensorflow", "uniform", "edges"}, optional
+        How the edges came about, shown by `repr`. Nothing depends on it: two `Buckets` with the same edges are equal
+        whatever their names.
 
     Raises
     ------
@@ -88,9 +89,17 @@ class Buckets:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # TensorFlow's limits are one object in each process: 12 kB less in each pickle.
-        if self.name in _NAMED:
-            return (_named, (self.name,))
+        if self is _TENSORFLOW:
+            return (tensorflow_buckets, ())
         return (_rebuild, (self.edges, self.name))
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all buckets are equally wide, but for the rounding of their edges."""
+        # In halves, since the range may overflow.
+        widths = np.diff(self.edges / 2)
+        rounding = 4 * math.ulp(float(np.abs(self.edges).max()))
+        return float(np.ptp(widths)) <= rounding
 
     def index(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Say which bucket holds each value: the definition that every kernel follows.
@@ -129,10 +138,6 @@ def checked_buckets(edges: NDArray[np.float64]) -> Buckets:
     return buckets
 
 
-def _named(name: str) -> Buckets:
-    return _NAMED[name]
-
-
 def _rebuild(edges: NDArray[np.float64], name: str) -> Buckets:
     return Buckets(edges, name=name)
 
@@ -148,10 +153,7 @@ def _tensorflow_limits() -> list[float]:
     return [-limit for limit in reversed(positive)] + [0.0] + positive
 
 
-_NAMED = {
-    name: Buckets(np.array(_tensorflow_limits()), name=name) for name in ("auto", "tensorflow")
-}
-_AUTO, _TENSORFLOW = _NAMED.values()
+_TENSORFLOW = Buckets(np.array(_tensorflow_limits()), name="tensorflow")
 
 
 def tensorflow_buckets() -> Buckets:
@@ -169,17 +171,6 @@ def tensorflow_buckets() -> Buckets:
     a value equal to the largest double, which is counted here in the last bucket.
     """
     return _TENSORFLOW
-
-
-def auto_buckets() -> Buckets:
-    """Give TensorFlow's buckets under the name "auto", which asks for an outline beside the counts.
-
-    Returns
-    -------
-    Buckets
-        The same object at every call, equal to `tensorflow_buckets`.
-    """
-    return _AUTO
 
 
 def limit_above(value: float) -> float:
@@ -276,7 +267,8 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
     Returns
     -------
     Buckets or int
-        An int asks for that many uniform buckets over the range of the data.
+        An int asks for that many uniform buckets over the range of the data. "auto" are TensorFlow's: the caller finds
+        out whether an outline is wanted with `wants_outline`.
 
     Raises
     ------
@@ -286,8 +278,8 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
     if isinstance(buckets, Buckets):
         return buckets
     if isinstance(buckets, str):
-        if buckets in _NAMED:
-            return _NAMED[buckets]
+        if buckets in ("auto", "tensorflow"):
+            return _TENSORFLOW
         why = "needs all values of one array in memory" if buckets in RULES else "is not known"
         msg = f"buckets={buckets!r} {why}. Accepted: {ACCEPTED}."
         raise BucketsError(msg)
@@ -300,6 +292,11 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
         msg = f"buckets={buckets!r} is neither a whole number nor edges. Accepted: {ACCEPTED}."
         raise BucketsError(msg)
     return Buckets(buckets)  # type: ignore[arg-type]  # it checks and converts
+
+
+def wants_outline(buckets: Any) -> bool:
+    """Return whether ``buckets=`` asks for an outline beside the counts."""
+    return isinstance(buckets, str) and buckets == "auto"
 
 
 MAX_UNIFORM = 1 << 20

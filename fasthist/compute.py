@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist import dask_arrays, intake, sharding, tree
-from fasthist.buckets import RULES, Buckets, parse_buckets, rule_buckets
+from fasthist.buckets import RULES, Buckets, parse_buckets, rule_buckets, wants_outline
 from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
 from fasthist.hist import Histogram
@@ -102,12 +102,14 @@ def histogram(
         part = intake.read(sharding.local_part(values, name), name, "cpu")
         buckets = rule_buckets(buckets, intake.finite_values(cast("intake.Dense", part)))
     gpu = parse_device(device)
-    layout = parse_buckets(buckets)
+    layout, outlined = parse_buckets(buckets), wants_outline(buckets)
     workers = thread_count(threads)
     if dask_arrays.is_dask(values):
-        return dask_arrays.count({name: values}, layout, threads, device, gpu)[name]
+        how = dask_arrays.How(threads, device, gpu, outlined)
+        return dask_arrays.count({name: values}, layout, how)[name]
     part = sharding.local_part(values, name)
-    return tally([intake.read(part, name, device)], layout, workers, gpu)[0]
+    array = intake.read(part, name, device)
+    return tally([array], layout, workers, gpu, outlined=outlined)[0]
 
 
 def histograms(
@@ -153,7 +155,7 @@ def histograms(
             for tag, leaf in tree.named_leaves(values).items()
         )
     gpu = parse_device(device)
-    layout = parse_buckets(buckets)
+    layout, outlined = parse_buckets(buckets), wants_outline(buckets)
     workers = thread_count(threads)
     found: dict[str, Histogram | None] = {}
     arrays: dict[str, intake.Dense | DeviceArray] = {}
@@ -169,10 +171,11 @@ def histograms(
             else:
                 part = sharding.local_part(leaf, tag)
                 arrays[tag] = intake.read(part, tag, device, streams)
-    counted = tally(list(arrays.values()), layout, workers, gpu)
+    counted = tally(list(arrays.values()), layout, workers, gpu, outlined=outlined)
     found.update(zip(arrays, counted, strict=True))
     if spread:
-        found.update(dask_arrays.count(spread, layout, threads, device, gpu))
+        how = dask_arrays.How(threads, device, gpu, outlined)
+        found.update(dask_arrays.count(spread, layout, how))
     return Histograms(cast("dict[str, Histogram]", found))
 
 
@@ -220,9 +223,10 @@ def warmup() -> None:
         for array in (patterns, patterns._replace(array=np.repeat(patterns.array, 2)[::2])):
             for buckets in every_buckets:
                 histogram(array, buckets=buckets)
-    rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 6))
-    out, ends = np.empty(101, dtype=np.uint8), np.empty(1, dtype=np.int64)
-    encode(rows, np.array([0, 1]), moments, 1, np.frombuffer(b"key", np.uint8), 2, out, ends)
+    rows, moments = np.array([[0.0, 1.0, 1.0]]), np.ones((1, 7))
+    out, ends = np.empty(111, dtype=np.uint8), np.empty(1, dtype=np.int64)
+    keys = np.zeros((2, 2), dtype=np.uint8)
+    encode(rows, np.array([0, 1]), moments, 1, keys, 2, out, ends)
     edges, counts, spans = np.array([0.0, 1.0]), np.ones(2), np.array([[0, 2]])
     wasserstein(edges, counts[1:], edges, counts[1:])
     wasserstein_of_pairs(edges, counts, spans, edges, counts, spans)

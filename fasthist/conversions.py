@@ -31,6 +31,7 @@ class Conversions:
     if TYPE_CHECKING:
         buckets: Buckets
         counts: NDArray[Any]
+        outlined: Any
         num: float
         below_count: int
         above_count: int
@@ -112,7 +113,7 @@ class Conversions:
         [2, 1, 0, 1]
         """
         if bins is None:
-            bins = min(len(self.buckets), _MOST) if self.buckets.name == "uniform" else _BARS
+            bins = min(len(self.buckets), _MOST) if self.buckets.is_uniform else _BARS
         if bins < 1:
             msg = f"bins={bins!r} leaves no bar to draw. Accepted: 1 or more."
             raise ArgumentError(msg)
@@ -252,7 +253,7 @@ class Conversions:
             "auto" or "tensorflow", and there is no finite value.
         """
         counts, edges = self.counts, self.buckets.edges
-        if self.buckets.name in ("auto", "tensorflow"):
+        if self.outlined is not None or self.buckets == tensorflow_buckets():
             counts, edges = self.to_bars()
         values = np.concatenate(([self.below_count], counts, [self.above_count]))
         return UhiHistogram((UhiAxis(edges),), values.astype(np.float64))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthist import intake
-from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.errors import ArrayError
 from fasthist.hist import Histogram
 from fasthist.kernels import host, tally
@@ -38,13 +38,35 @@ def is_dask(values: Any) -> TypeGuard[Any]:
     return module is not None and isinstance(values, module.Array)
 
 
-def count(
-    arrays: Mapping[str, Any],
-    buckets: Buckets | int,
-    threads: int | None,
-    device: str | None,
-    gpu: int | None,
-) -> dict[str, Histogram]:
+class How(NamedTuple):
+    """How a task counts a chunk.
+
+    Attributes
+    ----------
+    threads : int or None
+        CPU threads of each task. None: ``FASTHIST_NUM_THREADS`` of the worker, else 1, since Dask runs a task on each of
+        its own threads.
+    device : str or None
+        As in `fasthist.histogram`, for each chunk.
+    gpu : int or None
+        The number in `device`, of a GPU of each worker.
+    outlined : bool
+        Whether histograms over TensorFlow's buckets get an outline.
+    """
+
+    threads: int | None
+    device: str | None
+    gpu: int | None
+    outlined: bool
+
+    def thread_count(self) -> int:
+        """Return how many threads this worker's tasks take."""
+        if self.threads is None and not os.environ.get(VARIABLE, "").strip():
+            return 1
+        return thread_count(self.threads)
+
+
+def count(arrays: Mapping[str, Any], buckets: Buckets | int, how: How) -> dict[str, Histogram]:
     """Count every element of some arrays of Dask, in one computation.
 
     Parameters
@@ -53,13 +75,7 @@ def count(
         By name. Of any number of dimensions and size, with chunks of any sizes, empty and unknown ones too.
     buckets : Buckets or int
         An int: that many uniform buckets over each array's finite [min, max]. See the notes.
-    threads : int, optional
-        CPU threads of each task. Default: ``FASTHIST_NUM_THREADS`` of the worker, else 1, since Dask runs a task
-        on each of its own threads.
-    device : str, optional
-        As in `fasthist.histogram`, for each chunk.
-    gpu : int, optional
-        The number in `device`, of a GPU of each worker.
+    how : How
 
     Returns
     -------
@@ -93,7 +109,6 @@ def count(
     """
     import dask
 
-    how = _How(threads, device, gpu)
     graphs = [_graph(array, name, buckets, how) for name, array in arrays.items()]
     found: dict[str, Histogram] = dict(zip(arrays, dask.compute(*graphs), strict=True))
     for name, histogram in found.items():
@@ -106,20 +121,7 @@ def count(
     return found
 
 
-class _How(NamedTuple):
-    """How a task counts a chunk."""
-
-    threads: int | None
-    device: str | None
-    gpu: int | None
-
-    def thread_count(self) -> int:
-        if self.threads is None and not os.environ.get(VARIABLE, "").strip():
-            return 1
-        return thread_count(self.threads)
-
-
-def _graph(array: Any, name: str, buckets: Buckets | int, how: _How) -> Any:
+def _graph(array: Any, name: str, buckets: Buckets | int, how: How) -> Any:
     """Give an array of Dask without dimensions, whose only chunk is the histogram."""
     # Of a dtype that no chunk can be counted in, the caller hears before anything is computed.
     intake.read(np.empty(0, array.dtype), name)
@@ -168,11 +170,12 @@ def _unchanged(counted: Any, axis: Any, keepdims: bool) -> Any:
     return counted
 
 
-def _count(name: str, how: _How, buckets: Buckets, chunk: Any) -> Histogram:
-    return tally([intake.read(chunk, name, how.device)], buckets, how.thread_count(), how.gpu)[0]
+def _count(name: str, how: How, buckets: Buckets, chunk: Any) -> Histogram:
+    array = intake.read(chunk, name, how.device)
+    return tally([array], buckets, how.thread_count(), how.gpu, outlined=how.outlined)[0]
 
 
-def _count_again(name: str, how: _How, chunk: Any, edges: Buckets) -> NDArray[np.uint64]:
+def _count_again(name: str, how: How, chunk: Any, edges: Buckets) -> NDArray[np.uint64]:
     """Count in buckets that divide the range of all values."""
     array = intake.read(chunk, name, how.device)
     if isinstance(array, DeviceArray) or how.gpu is not None:
@@ -205,14 +208,12 @@ def _added_counts(counted: Any, axis: Any, keepdims: bool) -> NDArray[np.uint64]
 def _added(counted: Any, axis: Any, keepdims: bool) -> Histogram:
     del axis, keepdims
     parts: list[Histogram] = _flat(counted)
-    if len(parts) == 1 or parts[0].buckets.name != "auto":
-        return sum(parts[1:], parts[0])
     # All outlines at once: one after the other takes longer, and moves the rows each time.
-    plain = [part.rebucket("tensorflow") for part in parts]
+    plain = [replace(part, outlined=None) for part in parts]
     outlines = [
         (part.outline, part.min, part.max)
         for part in parts
         if part.outline is not None and part.min is not None and part.max is not None
     ]
     rows = merge_outlines(outlines) if outlines else None
-    return replace(sum(plain[1:], plain[0]), buckets=auto_buckets(), outlined=rows)
+    return replace(sum(plain[1:], plain[0]), outlined=rows)

@@ -63,9 +63,9 @@ def all_reduce(
     before it is rounded. What is added up over "auto" is over "tensorflow", without an outline.
 
     Three collectives, by Gloo, NCCL or another engine, in host memory if the group has an engine for it, else on its
-    device: MIN of three int64, which show whether the ranks agree; MIN of 13 float64 for each tensor; SUM of int64,
+    device: MIN of three int64, which show whether the ranks agree; MIN of 14 float64 for each tensor; SUM of int64,
     the counts from the first bucket that any rank has used to the last, on either side of the middle, two in one
-    where they are small, and 17 numbers more. For 1,000 float32 tensors these are 1 to 2 MB, and 8 MB if every bucket
+    where they are small, and 21 numbers more. For 1,000 float32 tensors these are 1 to 2 MB, and 8 MB if every bucket
     is used (15 MB if the ranks have more than 2**31 values of each tensor). The first two are waited for with
     `async_op` too; other collectives of the group may follow before ``wait()``.
 

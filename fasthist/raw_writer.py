@@ -109,6 +109,7 @@ class RawWriter:
             sum=as_number(tag, "sum", sum),
             sum_squares=as_number(tag, "sum_squares", sum_squares),
             zero_count=None,
+            squared_deviations=None,
         )
         if not self._thinning.is_due(tag, step):
             return

@@ -123,7 +123,8 @@ def _picture_of(
     ):
         rows = histogram.to_rows(max_buckets)
     if rows is None:
-        return messages.histogram_value(tag, **raw, zero_count=histogram.zero_count)
+        zeros, deviations = histogram.zero_count, histogram.squared_deviations
+        return messages.histogram_value(tag, **raw, zero_count=zeros, squared_deviations=deviations)
     return messages.histogram_tensor_value(
         tag,
         rows,
@@ -134,6 +135,7 @@ def _picture_of(
             sum=raw["sum"],
             sum_squares=raw["sum_squares"],
             zero_count=histogram.zero_count,
+            squared_deviations=histogram.squared_deviations,
         ),
     )
 
@@ -157,6 +159,7 @@ def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
                     sum=_told(histogram.sum),
                     sum_squares=_told(histogram.sum_squares),
                     zero_count=histogram.zero_count,
+                    squared_deviations=histogram.squared_deviations,
                 )
             )
     if not outlines:
@@ -164,11 +167,9 @@ def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
     every = np.concatenate(list(outlines.values()))
     begins = np.cumsum([0, *map(len, outlines.values())])
     numbers = np.array([[*moment.values()] for moment in moments], dtype=np.float64)
-    out = np.empty(69 * len(outlines) + 32 * len(every), dtype=np.uint8)
+    out = np.empty(79 * len(outlines) + 32 * len(every), dtype=np.uint8)
     ends = np.empty(len(outlines), dtype=np.int64)
-    _encode()(
-        every, begins, numbers, fields.HISTO_MIN, messages.ZERO_COUNT_KEY, MOST_ROWS + 1, out, ends
-    )
+    _encode()(every, begins, numbers, fields.HISTO_MIN, messages.OWN_KEYS, MOST_ROWS + 1, out, ends)
     encoded = out.data
     pictures = {}
     begin = 0

@@ -27,15 +27,15 @@ _INTEGERS = (
     "num", "below_count", "above_count", "zero_count", "nan_count", "posinf_count", "neginf_count",
 )  # fmt: skip
 _OPTIONAL = (*_INTEGERS[3:], "exponent_counts", "cast_losses")
-_get_floats = attrgetter("min", "max", *_SUMS)
+_get_floats = attrgetter("min", "max", *_SUMS, "squared_deviations")
 _get_integers = attrgetter(*_INTEGERS)
 _get_arrays = attrgetter("counts", "exponent_counts", "cast_losses")
 
 _LIMB = 40
 """Bits of a limb: a sum is sent as two of them, whose sums over four million ranks fit into int64."""
 
-_NUMBERS = len(_INTEGERS) + 6 + 2 * len(_SUMS)
-"""Of each histogram beside its counts: 17 integers, which are added up."""
+_NUMBERS = len(_INTEGERS) + 6 + 2 * (len(_SUMS) + 2)
+"""Of each histogram beside its counts: 21 integers, which are added up."""
 
 
 class Stacked:
@@ -91,7 +91,7 @@ class Stacked:
         self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
         # NaN for those that are unknown.
         floats = [_get_floats(histogram) for histogram in self._parts]
-        self._floats = np.array(floats, np.float64).reshape(-1, 4)
+        self._floats = np.array(floats, np.float64).reshape(-1, 5)
         self._find_counts()
 
     def _find_counts(self) -> None:
@@ -118,13 +118,13 @@ class Stacked:
         return self._described
 
     def bounds(self) -> NDArray[np.float64]:
-        """Return what the ranks take the minimum of: float64[tensors, 13].
+        """Return what the ranks take the minimum of: float64[tensors, 14].
 
-        The smallest value, the largest, both sums, `num`, and for each segment the first and last non-zero count.
-        Maxima are stored negated so that one MIN serves both. +-inf marks "no value" or "unknown", or is an infinite
-        sum.
+        The smallest value, the largest, both sums, `num`, whether the squared deviations are known, and for each segment
+        the first and last non-zero count. Maxima are stored negated so that one MIN serves both. +-inf marks "no value" or
+        "unknown", or is an infinite sum.
         """
-        values = self._floats
+        values = self._floats[:, :4]
         num, below, above = self._integers[:, :3].T
         ends = np.hstack((values[:, :1], -values[:, 1:2], values[:, 2:], -values[:, 2:]))
         ends[np.isnan(ends)] = -np.inf
@@ -136,13 +136,15 @@ class Stacked:
         )
         spans[..., 1] *= -1
         spans = np.where(spans[..., 1:] < 0, spans, np.inf)
-        return np.hstack((ends, -num[:, None], spans.reshape(-1, 2 * packing.SEGMENTS)))
+        known = (num == 0) | np.isfinite(self._floats[:, [2, 4]]).all(axis=1)
+        spans = spans.reshape(-1, 2 * packing.SEGMENTS)
+        return np.hstack((ends, -num[:, None], known[:, None], spans))
 
     def agree(self, bounds: NDArray[np.float64], ranks: int) -> None:
         """Set the minimum of the bounds of so many ranks."""
         self._extremes = bounds[:, :2]
         self._sum_bounds = bounds[:, 2:6].reshape(-1, 2, 2)
-        spans = bounds[:, 7:].reshape(-1, packing.SEGMENTS, 2)
+        spans = bounds[:, 8:].reshape(-1, packing.SEGMENTS, 2)
         self._spans = np.where(np.isfinite(spans), np.abs(spans), 0).astype(np.int64)
         # Two counts share an int64 where no sum of either can reach the other.
         self._narrow = -bounds[:, 6] * ranks < 2.0**31
@@ -152,19 +154,43 @@ class Stacked:
         self._places = np.where(narrow, _before(few), _before(many))
         self._pairs, self._wide = (int(few.sum()) + 1) // 2, int(many.sum())
         # The upper limb of a sum counts units of which the largest rank's sum has less than 2**_LIMB.
-        largest = np.abs(self._sum_bounds).max(axis=1)
+        center, most = self._middle(bounds)
+        largest = np.hstack((np.abs(self._sum_bounds).max(axis=1), most))
         self._finite = np.isfinite(largest)
         self._units = np.frexp(np.where(self._finite, largest, 0.0))[1] - _LIMB
+        # Deviations from one center for all ranks add up; how far each rank's mean is from it, tells those from the mean.
+        num, (total, deviations) = self._integers[:, 0], self._floats[:, [2, 4]].T
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = np.where(num > 0, total / np.maximum(num, 1) - center, 0.0)
+            apart = np.stack((num * away, deviations + num * away * away), axis=1)
+            apart = np.clip(apart, -most, most)  # a file's extremes may contradict its sum
+        self._apart = np.where(np.isfinite(most) & (num > 0)[:, None], apart, 0.0)
+
+    @staticmethod
+    def _middle(bounds: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
+        """Give the middle of all values' range, and the most that any rank's deviations from it add up to.
+
+        The squared deviations from it sum up to at most ``num / 2`` times those from the mean, since both ends are
+        values: so many units in the last place may be lost. The most, float64[tensors, 2], is of deviations and of
+        squared ones; NaN where they are unknown, or beyond float64.
+        """
+        low, high, num = bounds[:, 0], -bounds[:, 1], -bounds[:, 6]
+        with np.errstate(over="ignore", invalid="ignore"):
+            reach = np.where((bounds[:, 7] > 0) & (low <= high), high - low, np.nan)
+            most = np.stack((num * reach, num * reach * reach), axis=1)
+            most[~np.isfinite(most).all(axis=1)] = np.nan
+            return low / 2 + high / 2, most
 
     def sums(self) -> NDArray[np.int64]:
-        """Return what the ranks add up: the counts of the agreed spans, then 17 numbers for each tensor."""
+        """Return what the ranks add up: the counts of the agreed spans, then 21 numbers for each tensor."""
         n = len(self._parts)
         sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
         narrow, wide, rest = self._divided(sums)
         packing.pack(
             self._addresses, self._exponents, self._spans, self._places, self._narrow, narrow, wide
         )
-        scaled = np.ldexp(np.where(self._finite, self._floats[:, 2:], 0.0), -self._units)
+        floats = np.hstack((self._floats[:, 2:4], self._apart))
+        scaled = np.ldexp(np.where(self._finite, floats, 0.0), -self._units)
         upper = np.rint(scaled)
         lower = np.rint(np.ldexp(scaled - upper, _LIMB))
         np.concatenate(
@@ -183,7 +209,7 @@ class Stacked:
         return found if self._order == self._tags else {tag: found[tag] for tag in self._order}
 
     def _divided(self, sums: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """Return views of the parts: counts as uint32 and as uint64, and int64[tensors, 17]."""
+        """Return views of the parts: counts as uint32 and as uint64, and int64[tensors, 21]."""
         narrow, wide, rest = np.split(sums, (self._pairs, self._pairs + self._wide))
         return narrow.view(np.uint32), wide.view(np.uint64), rest.reshape(-1, _NUMBERS)
 
@@ -202,12 +228,14 @@ class Stacked:
         values.update({name: None for name in _OPTIONAL if getattr(mine, name) is None})
         for j, name in enumerate(_SUMS):
             low, high = self._sum_bounds[i, :, j].tolist()
-            values[name] = _total(low, high, rest[13 + j], rest[15 + j], self._units[i, j])
+            values[name] = _total(low, high, rest[13 + j], rest[17 + j], self._units[i, j])
+        if self._finite[i, 2] and values["num"]:
+            away, squares = (_scaled(rest[13 + j], rest[17 + j], self._units[i, j]) for j in (2, 3))
+            values["squared_deviations"] = max(0.0, squares - away * away / values["num"])
         low, high = self._extremes[i].tolist()
         values["min"] = low if math.isfinite(low) else None
         values["max"] = -high if math.isfinite(high) else None
-        buckets = tensorflow_buckets() if mine.buckets.name == "auto" else mine.buckets
-        return Histogram(buckets, whole, **values)
+        return Histogram(mine.buckets, whole, **values)
 
 
 _NO_EXPONENTS = np.zeros(len(EXPONENTS), np.uint64)
@@ -224,7 +252,8 @@ def _described(buckets: Buckets, missing: str) -> str:
     kind = "tensorflow"
     if buckets != tensorflow_buckets():
         digest = hashlib.blake2b(buckets.edges.tobytes(), digest_size=4).hexdigest()
-        kind = f"{buckets!r} (edges {digest})"
+        low, high = buckets.edges[[0, -1]].tolist()
+        kind = f"{len(buckets)} buckets from {low!r} to {high!r} (edges {digest})"
     return f"{kind} without {missing}" if missing else kind
 
 
@@ -234,6 +263,10 @@ def _total(low: float, high: float, upper: int, lower: int, unit: Any) -> float 
         return None
     if -math.inf in (low, high):
         return low if low == -math.inf else math.inf
+    return _scaled(upper, lower, unit)
+
+
+def _scaled(upper: int, lower: int, unit: Any) -> float:
     total = float((upper << _LIMB) + lower)
     try:
         return math.ldexp(total, int(unit) - _LIMB)

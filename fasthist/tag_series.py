@@ -172,7 +172,9 @@ class Series(Sequence[Histogram]):
         with np.errstate(invalid="ignore", over="ignore"):
             square = _divided(self.sum_squares, self.num)
             std = np.sqrt(np.maximum(0.0, square - self.mean**2))
-        std[np.isposinf(square)] = np.inf
+            std[np.isposinf(square)] = np.inf
+            known = np.sqrt(_divided(self._column("squared_deviations"), self.num))
+        std = np.where(np.isnan(known), std, known)
         std[self.min == self.max] = 0.0
         return std
 

@@ -636,7 +636,7 @@ def test_the_benchmark_of_ranks_and_its_report(tmp_path, need):
 def test_the_model_of_many_ranks():
     import ranks_model
 
-    assert ranks_model.bytes_of(1000, 1806, narrow=False) == 24 + 1000 * (104 + 136 + 1806 * 8)
+    assert ranks_model.bytes_of(1000, 1806, narrow=False) == 24 + 1000 * (112 + 168 + 1806 * 8)
     assert ranks_model.sent_in_ring(8.0, 4) == 12
     assert [ranks_model.messages(1024, ring=ring) for ring in (True, False)] == [6138, 60]
 

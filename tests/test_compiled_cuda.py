@@ -10,7 +10,7 @@ import oracle
 import pytest
 import strategies
 
-from fasthist.buckets import auto_buckets, parse_buckets
+from fasthist.buckets import parse_buckets, tensorflow_buckets, wants_outline
 from fasthist.dtypes import FORMATS
 from fasthist.kernels import tally
 from fasthist.kernels.cuda.plan import DeviceArray, in_memory_order
@@ -54,7 +54,9 @@ def test_every_format(name, strided, on_devices):
     array = np.repeat(values, 2)[1::2] if strided else values[1:]
     expected = oracle.answer(strategies.decoded(array))
     for layout in ("auto", strategies.EDGES, 7):
-        found = on_devices([placed(array)], parse_buckets(layout))[0]
+        found = on_devices([placed(array)], parse_buckets(layout), outlined=wants_outline(layout))[
+            0
+        ]
         here = tally(
             [(array.view(strategies.carrier(name)), FORMATS[name])], parse_buckets(layout), 1
         )[0]
@@ -70,6 +72,7 @@ def test_every_format(name, strided, on_devices):
 def test_the_sample_is_the_cpus(on_devices):
     values = np.random.default_rng(6).normal(0, 0.02, 70_001).astype(np.float32)
     values[::5] = 0
-    found = on_devices([placed(values)], auto_buckets())[0]
-    here = tally([(values.view(np.uint32), FORMATS["float32"])], auto_buckets(), 1)[0]
+    found = on_devices([placed(values)], tensorflow_buckets(), outlined=True)[0]
+    array = values.view(np.uint32), FORMATS["float32"]
+    here = tally([array], tensorflow_buckets(), 1, outlined=True)[0]
     assert np.array_equal(found.outline, here.outline)

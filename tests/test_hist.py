@@ -6,6 +6,7 @@ import copy
 import math
 import operator
 import pickle
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 
@@ -17,7 +18,7 @@ from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 
 from fasthist import Histogram, histogram
-from fasthist.buckets import Buckets, tensorflow_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import CAST_FORMATS
 from fasthist.errors import ArgumentError, BucketsError
 
@@ -69,6 +70,55 @@ def test_many_large_parts():
     assert sum(parts).sum_squares == pytest.approx(histogram(values).sum_squares, rel=1e-12)
 
 
+def named_otherwise(name):
+    return Buckets(tensorflow_buckets().edges, name=name)
+
+
+@pytest.mark.parametrize("name", ["auto", "tensorflow", "uniform", "edges"])
+def test_a_name_of_buckets_decides_nothing(name):
+    values = np.random.default_rng(0).normal(size=5000)
+    buckets, plain = named_otherwise(name), histogram(values, buckets="tensorflow")
+    h, auto = histogram(values, buckets=buckets), histogram(values)
+    assert h == plain == auto
+    assert h.outline is None
+    for merged in (h + auto, auto + h, h + plain, replace(h, buckets=tensorflow_buckets()) + auto):
+        assert merged.num == 10_000
+        assert merged.outline is None
+        assert merged.to_rows()[:, 2].sum() == 10_000
+    merged = auto + replace(auto, buckets=buckets)  # with an outline each
+    assert merged.outline[:, 2].sum() == merged.num == 10_000
+    for one, other in zip(
+        (*h.to_bars(), *h.to_uhi().axes[0].edges),
+        (*plain.to_bars(), *plain.to_uhi().axes[0].edges),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)
+    assert h.rebucket("tensorflow").buckets is tensorflow_buckets()
+    again = pickle.loads(pickle.dumps(Buckets([0.0, 1.0, 4.0], name=name)))
+    assert again.edges.tolist() == [0.0, 1.0, 4.0]
+    even = histogram(values, buckets=Buckets(np.linspace(-4, 4, 9), name=name))
+    assert even.to_bars()[0].size == 8
+    assert histogram(values, buckets=Buckets([-4.0, 0.0, 1.0], name=name)).to_bars()[0].size == 30
+
+
+def test_an_outline_survives_what_holds_no_values():
+    h, nothing = histogram([1.0, 2.0]), histogram([math.nan])
+    assert nothing.outline is None
+    for merged in (h + nothing, nothing + h, histogram([], buckets="tensorflow") + h):
+        assert merged.outline.tolist() == h.outline.tolist()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1e308, 1e308), (1e6, 1e6 + 1e-3), (0.0, 1e-300)]
+)
+@pytest.mark.parametrize("count", [3, 7, 1000])
+def test_uniform_buckets_are_told_from_others(low, high, count):
+    edges = uniform_buckets(count, low, high).edges
+    assert Buckets(edges).is_uniform
+    assert not Buckets(np.delete(edges, 1)).is_uniform
+    assert not tensorflow_buckets().is_uniform
+
+
 def test_nothing_is_neutral():
     h, nothing = histogram([1.0, math.nan, -2.0]), histogram([])
     assert h + nothing == h == nothing + h
@@ -104,7 +154,7 @@ def test_a_merged_sum_is_never_nan(a, b, total):
 
 def test_different_buckets_do_not_add_up():
     a, b = histogram([1.0]), histogram([1.0], buckets=[0, 2])
-    with pytest.raises(BucketsError, match=r"cannot add .*'auto', 1550.*'edges', 1 from 0.0"):
+    with pytest.raises(BucketsError, match=r"cannot add .*'tensorflow', 1550.*'edges', 1 from 0.0"):
         a + b
     with pytest.raises(BucketsError, match=r'Accepted: equal buckets. Hint: buckets="tensorflow"'):
         sum([a, b])
@@ -191,7 +241,7 @@ def test_attributes_are_frozen():
 
 
 def test_repr():
-    assert repr(histogram([])) == "Histogram(num=0, buckets='auto'[1550])"
+    assert repr(histogram([])) == "Histogram(num=0, buckets='tensorflow'[1550])"
     h = histogram([1.0, 2.0, 0.0, math.nan, math.inf, -math.inf, 9.0], buckets=[0.5, 3])
     assert repr(h) == (
         "Histogram(num=4, min=0, max=9, mean=3, std=3.53553, zero_count=1, nan_count=1, "
@@ -212,6 +262,63 @@ def test_mean_std_and_norm_are_numpys(name, centre, spread):
     # Documented: the variance is off by some 1e-15 of the mean square.
     assert h.std**2 == pytest.approx(doubles.var(), rel=0, abs=4e-15 * (doubles**2).mean())
     assert h.l2_norm == pytest.approx(np.linalg.norm(doubles), rel=1e-14)
+
+
+FAR = {
+    "1e6 +- 1e-3": lambda rng, n: 1e6 + rng.normal(0, 1e-3, n),
+    "1e8 in float32": lambda rng, n: (1e8 + rng.normal(0, 30, n)).astype(np.float32),
+    "integers": lambda rng, n: rng.integers(10**9, 10**9 + 9, n).astype(np.int32),
+    "64-bit integers": lambda rng, n: rng.integers(2**33, 2**33 + 99, n),
+    "counted patterns": lambda rng, n: rng.integers(60_000, 60_009, n).astype(np.uint16),
+    "halves": lambda _, n: np.where(np.arange(n) < n // 2, -1e6 - 1e-3, -1e6 + 1e-3),
+    "constant blocks": lambda _, n: 1e6 + 1e-3 * (np.arange(n) // 2048 % 2),
+    "one apart": lambda _, n: 1e6 + 1e-3 * (np.arange(n) == n - 1),
+    "special values among them": lambda rng, n: np.where(
+        rng.random(n) < 0.1, [np.nan, np.inf, -np.inf, 1e6] * (n // 4), 1e6 + rng.normal(0, 1e-3, n)
+    ),
+    "a block of none": lambda rng, n: np.where(np.arange(n) // 2048 % 2, np.nan, 1e6 + rng.random(n)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("size", [12, 5000, 300_000])
+@pytest.mark.parametrize("step", [1, 2])
+def test_std_of_values_far_from_zero(case, size, step):
+    values = FAR[case](np.random.default_rng(5), size)
+    doubles = values[np.isfinite(values)].astype(np.float64)
+    expected = (doubles - doubles[0]).std()  # the differences are exact
+    layout = np.repeat(values, step)[::step]
+    for threads in (1, 2, 3):
+        h = histogram(layout, threads=threads)
+        assert h.std == pytest.approx(expected, rel=1e-10)
+        assert h.squared_deviations == histogram(layout, threads=1).squared_deviations
+    assert histogram(layout, buckets=7).std == h.std
+    parts = [histogram(part) for part in np.array_split(values, 7)]
+    for merged in (sum(parts), reduce(operator.add, parts[::-1]), sum(parts, histogram([]))):
+        assert merged.std == pytest.approx(expected, rel=1e-6)
+
+
+def test_std_of_a_sum_where_deviations_are_not_known():
+    h = histogram([1.0, 2.0, 4.0])
+    unknown = replace(h, squared_deviations=None)
+    assert unknown.std == pytest.approx(h.std, rel=1e-14)
+    for merged in (h + unknown, unknown + h, replace(h, sum=None) + h):
+        assert merged.squared_deviations is None
+    assert (h + unknown).std == pytest.approx(h.std, rel=1e-14)
+    # Of no values they are known, whatever is told.
+    nothing = replace(histogram([]), squared_deviations=None)
+    assert (
+        (h + nothing).squared_deviations == (nothing + h).squared_deviations == h.squared_deviations
+    )
+
+
+def test_deviations_beyond_float64():
+    huge = histogram([1e300, -1e300, 1.0])
+    assert huge.squared_deviations == math.inf
+    assert (huge + huge).std == (huge + histogram([1.0])).std == math.inf
+    assert (histogram([1e200, 2e200]) + histogram([1.7e308] * 3)).std == math.inf
+    blocks = np.repeat([1.7e308, -1.7e308], 2048 * 40)
+    assert histogram(blocks).std == math.inf
 
 
 @given(strategies.finite_doubles(min_size=1))

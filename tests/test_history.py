@@ -77,6 +77,30 @@ def test_columns_are_those_of_the_values(tmp_path):
     assert series.zero_count.tolist() == [0.0] * 150
 
 
+@pytest.mark.parametrize("buckets", ["auto", "tensorflow"])
+def test_std_of_values_far_from_zero_survives_a_file(tmp_path, buckets):
+    rng = np.random.default_rng(8)
+    cases = {
+        "far": 1e6 + rng.normal(0, 1e-3, 5000),
+        "spikes": 1e6 + np.repeat([0.0, 1e-3, 5e-3], 40),
+        "with NaN": np.append(1e6 + rng.normal(0, 1e-3, 50), np.nan),
+        "near": rng.normal(size=300),
+    }
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(2):
+            for tag, values in cases.items():
+                h = fasthist.histogram(values, buckets=buckets)
+                writer.add_histogram(tag, h, step)
+    history = History.open(tmp_path)
+    for tag, values in cases.items():
+        finite = values[np.isfinite(values)]
+        expected = (finite - finite[0]).std()
+        series = history[tag]
+        assert series.std == pytest.approx(expected, rel=1e-9)
+        assert [h.std for h in series] == series.std.tolist()
+        assert (series[0] + series[0]).std == pytest.approx(expected, rel=1e-6)
+
+
 def test_columns_are_those_of_tensorboards_own_reader(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -488,11 +512,11 @@ def test_a_file_that_has_become_shorter_or_is_gone(tmp_path):
 
 
 def test_a_hundred_bytes_for_each(tmp_path):
-    assert index.ENTRY.itemsize <= 120
+    assert index.ENTRY.itemsize <= 128
     write(tmp_path, range(20))
     history = History.open(tmp_path)
     held = [value for value in vars(history._index).values() if isinstance(value, dict)]
-    assert sum(table.nbytes for table in history._index.tables.values()) == 40 * 120
+    assert sum(table.nbytes for table in history._index.tables.values()) == 40 * 128
     assert not any(isinstance(one, fasthist.Histogram) for each in held for one in each.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,43 @@ def test_every_public_name_resolves():
     assert set(dir(fasthist)) >= set(fasthist.__all__)
     with pytest.raises(AttributeError, match="no attribute 'histgram'"):
         fasthist.histgram  # noqa: B018
+
+
+# -- what a cached kernel depends on -------------------------------------------------------------------------------------
+
+
+def compiled_in():
+    """Name the modules that the kernels' own modules import when they are imported, and those that these import."""
+    waiting = {f"kernels.{path.stem}" for path in (PACKAGE / "kernels").glob("[!_]*.py")}
+    reached = set()
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fasthist"):
+                base = (node.module or "").removeprefix("fasthist").removeprefix(".")
+                for name in [base, *(f"{base}.{one.name}".strip(".") for one in node.names)]:
+                    if name not in reached and (PACKAGE / f"{name.replace('.', '/')}.py").is_file():
+                        waiting.add(name)
+    return reached
+
+
+def test_a_kernel_is_compiled_again_when_anything_compiled_in_changes(tmp_path):
+    from fasthist.kernels import jit
+
+    reached = compiled_in()
+    assert {"buckets", "dtypes", "outline", "hist", "kernels.cpu", "kernels.slots"} <= reached
+    assert not reached & {"cli", "compute", "tree"}
+    package = tmp_path / "fasthist"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.nb?"))
+    assert jit._digest(package) == jit._KERNELS
+    for module in sorted(reached):
+        path = package / f"{module.replace('.', '/')}.py"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text + "# changed\n", encoding="utf-8")
+        assert jit._digest(package) != jit._KERNELS, module
+        path.write_text(text, encoding="utf-8")
+    with (package / "compute.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert jit._digest(package) == jit._KERNELS

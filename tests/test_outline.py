@@ -16,7 +16,7 @@ from pictures import judge
 from tensorboard.plugins.distribution.compressor import compress_histogram
 
 from fasthist import Histogram, SummaryWriter, display, histogram, histograms
-from fasthist.buckets import auto_buckets, tensorflow_buckets
+from fasthist.buckets import tensorflow_buckets
 from fasthist.display import contiguous, survives_float32
 from fasthist.errors import ArgumentError, BucketsError
 from fasthist.kernels import outlines
@@ -254,7 +254,7 @@ def test_large_integers():
 def test_auto_is_the_default_and_counts_as_tensorflow_does():
     values = make("layernorm")
     h = histogram(values)
-    assert h.buckets is auto_buckets()
+    assert h.buckets is tensorflow_buckets()
     exact = histogram(values, buckets="tensorflow")
     assert h == exact
     assert h.rebucket("tensorflow").outline is None
@@ -331,7 +331,7 @@ def test_it_can_be_pickled_and_not_be_changed():
     again = pickle.loads(pickle.dumps(h))
     assert again == h
     assert again.outline.tolist() == h.outline.tolist()
-    assert again.buckets is auto_buckets()
+    assert again.buckets is tensorflow_buckets()
     for one in (h, again):
         with pytest.raises(ValueError, match="read-only"):
             one.outline[0, 0] = 5

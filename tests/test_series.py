@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto
 from fasthist import SummaryWriter, histogram
 from fasthist.display import contiguous, survives_float32
 from fasthist.errors import ArgumentError
-from fasthist.events.messages import ZERO_COUNT_KEY
+from fasthist.events.messages import OWN_KEYS
 from fasthist.kernels.encoding import encode
 from fasthist.kernels.outlines import lay_out
 from fasthist.series import parse_statistics
@@ -122,20 +122,20 @@ def test_an_outline_is_laid_out_as_numpy_would(name):
 @pytest.mark.nojit
 @given(
     st.lists(st.sampled_from(list(distributions.DISTRIBUTIONS)), min_size=1, max_size=5),
-    st.lists(st.floats(), min_size=30, max_size=30),
+    st.lists(st.floats(), min_size=35, max_size=35),
 )
 @settings(max_examples=50, deadline=None)
 def test_an_event_is_encoded_as_one_histogram_after_the_other(names, moments):
     outlines = [histogram(distributions.make(name, 500)).outline for name in names]
     outlines = [rows for rows in outlines if rows[0, 0] < rows[-1, 1]]
     assume(outlines)
-    moments = np.array(moments).reshape(5, 6)[: len(outlines)]
+    moments = np.array(moments).reshape(5, 7)[: len(outlines)]
     begins = np.cumsum([0, *map(len, outlines)])
-    out = np.full(69 * len(outlines) + 32 * begins[-1], 99, dtype=np.uint8)
+    out = np.full(79 * len(outlines) + 32 * begins[-1], 99, dtype=np.uint8)
     ends = np.empty(len(outlines), dtype=np.int64)
-    encode(np.concatenate(outlines), begins, moments, 1, ZERO_COUNT_KEY, 251, out, ends)
+    encode(np.concatenate(outlines), begins, moments, 1, OWN_KEYS, 251, out, ends)
     begin = 0
-    for rows, (low, high, num, total, squares, zeros), end in zip(
+    for rows, (low, high, num, total, squares, zeros, deviations), end in zip(
         outlines, moments, ends, strict=True
     ):
         limits, counts = contiguous(rows)
@@ -145,7 +145,8 @@ def test_an_event_is_encoded_as_one_histogram_after_the_other(names, moments):
                 min=low, max=high, num=num, sum=total, sum_squares=squares,
                 bucket_limit=limits, bucket=[0, *counts],
             ).SerializeToString()  # fmt: skip
-            # Field 1001, which protobuf's own classes keep as unknown.
-            expected += b"" if math.isnan(zeros) else b"\xc9\x3e" + struct.pack("<d", zeros)
+            # Fields 1001 and 1002, which protobuf's own classes keep as unknown.
+            for key, own in ((b"\xc9\x3e", zeros), (b"\xd1\x3e", deviations)):
+                expected += b"" if math.isnan(own) else key + struct.pack("<d", own)
         assert out[begin:end].tobytes() == expected
         begin = end

@@ -57,6 +57,50 @@ def test_sums_are_those_of_the_whole(seed, buckets):
 
 
 @pytest.mark.nojit
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_std_of_values_far_from_zero(ranks):
+    rng = RNG(ranks)
+    pieces = {
+        "near": [1e6 + rng.normal(0, 1e-3, 1000 + rank) for rank in range(ranks)],
+        "apart": [np.full(100, 1e6 + 1e-3 * rank) for rank in range(ranks)],
+        "one": [np.append(1e6 + rng.normal(0, 1e-3, 300), [0.0] * (rank == 0)) for rank in range(ranks)],
+        "some have none": [1e6 + rng.random(9 * (rank % 2)) for rank in range(ranks)],
+        "none": [np.empty(0)] * ranks,
+        "small": [rng.normal(0, 1e-150, 50) for _ in range(ranks)],
+    }  # fmt: skip
+    parts = [
+        {tag: fasthist.histogram(piece[rank]) for tag, piece in pieces.items()}
+        for rank in range(ranks)
+    ]
+    found = added_up(parts)
+    assert [one.squared_deviations for one in added_up(parts[::-1]).values()] == [
+        found[tag].squared_deviations for tag in pieces
+    ]
+    for tag, piece in pieces.items():
+        whole = np.concatenate(piece)
+        if whole.size:
+            expected = (whole - whole[-1]).std()
+            assert found[tag].std == pytest.approx(expected, rel=1e-7, abs=1e-12 * expected), tag
+        else:
+            assert found[tag].std is None
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("change", [
+    {"squared_deviations": None}, {"sum": None}, {"min": None}, {"sum": 1e300}, {"min": 30.0},
+    {"squared_deviations": 1e300},
+])  # fmt: skip
+def test_deviations_that_one_rank_does_not_know(change):
+    whole = fasthist.histogram([-3.0, 0.15, 20.0])
+    found = added_up([{"a": whole, "b": whole}, {"a": replace(whole, **change), "b": whole}])
+    assert found["b"].std == pytest.approx(whole.std, rel=1e-14)
+    if None in change.values():
+        assert found["a"].squared_deviations is None
+    if "squared_deviations" in change or "min" in change:
+        assert found["a"].sum == 2 * whole.sum
+
+
+@pytest.mark.nojit
 def test_counts_beyond_32_bits():
     small = fasthist.histogram([-1.0, 0.5, 3.0])
     large = replace(small, counts=small.counts * np.uint64(2**40), num=3 * 2**40)
@@ -73,7 +117,7 @@ def test_two_counts_share_a_word_only_where_neither_can_overflow():
         part = replace(one, counts=one.counts // np.uint64(8) * np.uint64(num), num=num)
         stacked = Stacked({"a": part})
         stacked.agree(stacked.bounds(), 2)
-        assert stacked.sums().size == size + 17
+        assert stacked.sums().size == size + 21
         found = added_up([{"a": part}] * 2)["a"]
         assert found.counts.max() == 2 * num
 

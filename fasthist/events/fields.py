@@ -35,6 +35,7 @@ HISTO_COUNTS = 7
 
 # Fields of ours, which other readers pass over: no message of TensorFlow's has a number near theirs.
 HISTO_ZERO_COUNT = 1001
+HISTO_SQUARED_DEVIATIONS = 1002
 TENSOR_MOMENTS = 1001
 
 METADATA_PLUGIN_DATA = 1

@@ -258,7 +258,7 @@ def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
 
 def _restore(form: Form, specials: Specials) -> Histogram:
     if form is None:
-        return empty(beside(specials), specials, 0.0, 0.0, 0)
+        return empty(beside(specials), specials, 0.0, 0.0, 0.0, 0)
     if isinstance(form, Moments):
         return from_moments(form, specials)
     return from_rows(form, specials)

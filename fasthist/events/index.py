@@ -25,7 +25,7 @@ from fasthist.hist import Histogram
 
 _NUMBERS = (
     "num", "min", "max", "sum", "sum_squares", "zero_count", "nan_count", "posinf_count", "neginf_count",
-    "uncounted",
+    "uncounted", "squared_deviations",
 )  # fmt: skip
 
 ENTRY = np.dtype(
@@ -37,7 +37,7 @@ its numbers, NaN for one that the file does not tell."""
 
 _PLACE = ("file", "form", "offset", "size")
 _SPECIALS = ("nan_count", "posinf_count", "neginf_count")
-_pack = struct.Struct("=qdiiqq10d").pack
+_pack = struct.Struct("=qdiiqq11d").pack
 
 # Forms: of no finite value, which has no bytes; the older one; rows.
 _EMPTY, _MOMENTS, _ROWS = range(3)
@@ -125,6 +125,7 @@ class RunIndex:
                 _told(histogram.posinf_count),
                 _told(histogram.neginf_count),
                 _told(histogram.uncounted),
+                _told(histogram.squared_deviations),
             )
             if tag in self._news:
                 self._news[tag] += entry

@@ -62,7 +62,7 @@ def from_moments(moments: Moments, specials: Specials = UNTOLD) -> Histogram:
         raise MessageError(msg)
     counts, num = _counted(counted)
     if not num:
-        return empty(*_missing(numbers, num, num, specials), *_known_sums(numbers, num))
+        return empty(*_missing(numbers, num, num, specials), *_known_sums(moments, num))
     filled = counts.nonzero()[0]
     first, last = int(filled[0]), int(filled[-1])
     edges = np.empty(last - first + 2)
@@ -121,6 +121,7 @@ class Numbers(NamedTuple):
     max: float | None
     sum: float | None
     sum_squares: float | None
+    squared_deviations: float | None
     zero_count: int | None
     uncounted: int | None
     nan_count: int | None
@@ -136,7 +137,7 @@ def regular_numbers(found: list[Any], specials: list[Specials]) -> list[Numbers 
         joined.places.tolist(), joined.nums.tolist(), joined.ends.tolist(), strict=True
     ):
         told = _borne_out(found[i], int(num), outer, specials[i])
-        made[i] = Numbers(int(num), *told[:6], *told[6])
+        made[i] = Numbers(int(num), *told[:7], *told[7])
     return made
 
 
@@ -202,19 +203,21 @@ def _doubles(data: bytes) -> NDArray[np.float64]:
     return read_numbers(data, 0, len(data), "<f8").astype(np.float64, copy=False)
 
 
-def _known_sums(numbers: Sequence[float], num: float) -> tuple[float | None, float | None]:
-    _, _, said, total, squares = numbers
+def _known_sums(moments: Moments, num: float) -> tuple[float | None, float | None, float | None]:
+    _, _, said, total, squares = moments.numbers
+    deviations = moments.squared_deviations
     # A sum is known if it is of the values counted; a NaN compares unequal.
     known = said == num
     return (
         total if known and not math.isnan(total) else None,
         squares if known and squares >= 0 else None,
+        deviations if known and deviations >= 0 else None,
     )
 
 
 _Told = tuple[
-    float | None, float | None, float | None, float | None, int | None, int | None, Specials
-]
+    float | None, float | None, float | None, float | None, float | None, int | None, int | None, Specials
+]  # fmt: skip
 
 
 def _borne_out(
@@ -226,7 +229,7 @@ def _borne_out(
 ) -> _Told:
     """Return what the file says beside the buckets, None where these contradict it.
 
-    That is the smallest and the largest value, both sums, how many values are zero, how many are in no bucket, and
+    That is the smallest and the largest value, the three sums, how many values are zero, how many are in no bucket, and
     `specials`. `ends` are the first two and the last two edges, `total` all counts of the file where `num` is only part of
     them.
     """
@@ -236,7 +239,7 @@ def _borne_out(
     return (
         low if ends[0] <= low <= ends[1] else None,
         high if ends[2] <= high <= ends[3] else None,
-        *_known_sums(moments.numbers, num),
+        *_known_sums(moments, num),
         int(zeros) if 0 <= zeros <= num else None,
         uncounted,
         specials,
@@ -350,7 +353,7 @@ def _beside_rows(
     specials: Specials,
 ) -> _Told:
     if moments is None:
-        return *ends, None, None, None, uncounted, specials
+        return *ends, None, None, None, None, uncounted, specials
     first, last = counts.nonzero()[0][[0, -1]]
     outer = (*edges[first : first + 2].tolist(), *edges[last : last + 2].tolist())
     return _borne_out(moments, num, outer, specials)
@@ -427,10 +430,11 @@ def empty(
     specials: Specials,
     total: float | None = None,
     squares: float | None = None,
+    deviations: float | None = None,
     zeros: int | None = None,
 ) -> Histogram:
     """Make the histogram of no finite value, over one bucket that means nothing."""
-    told = (None, None, total, squares, zeros, uncounted, specials)
+    told = (None, None, total, squares, deviations, zeros, uncounted, specials)
     return _made(_NOWHERE.edges, _NO_COUNTS, 0, *told)
 
 
@@ -471,6 +475,7 @@ def _made(
     high: float | None,
     total: float | None,
     squares: float | None,
+    deviations: float | None,
     zeros: int | None,
     uncounted: int | None,
     specials: Specials,
@@ -496,5 +501,6 @@ def _made(
         cast_losses=None,
         outlined=None,
         uncounted=uncounted,
+        squared_deviations=deviations,
     )
     return made

@@ -26,6 +26,8 @@ def tally(
     buckets: Buckets | int,
     threads: int,
     gpu: int | None = None,
+    *,
+    outlined: bool = False,
 ) -> list[Histogram]:
     """Count every element of some arrays.
 
@@ -39,6 +41,8 @@ def tally(
         At most this many of the CPU's.
     gpu : int, optional
         Number of the GPU on which to count arrays in host memory. Default: on the CPU.
+    outlined : bool
+        Whether to find an outline too. Only over TensorFlow's buckets.
 
     Returns
     -------
@@ -54,15 +58,15 @@ def tally(
         from fasthist.kernels.cuda.tally import tally_on_devices
 
         # First, so that the GPU counts while the CPU does.
-        counted = tally_on_devices(there, buckets)
+        counted = tally_on_devices(there, buckets, outlined=outlined)
     if not here:
         return counted
     if gpu is None:
-        found = host.tally(here, buckets, threads)
+        found = host.tally(here, buckets, threads, outlined=outlined)
     else:
         from fasthist.kernels.cuda.upload import tally_uploaded
 
-        found = tally_uploaded(here, buckets, gpu)
+        found = tally_uploaded(here, buckets, gpu, outlined=outlined)
     if not there:
         return found
     sources = {True: iter(counted), False: iter(found)}

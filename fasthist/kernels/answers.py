@@ -40,6 +40,7 @@ def histogram_of(look: Look, buckets: Buckets, placed: Placed, outline: Outline)
         exponent_counts=look.row[EXPONENT_COLUMNS],
         cast_losses=look.row[LOSSES].reshape(3, 2),
         outlined=outline,
+        squared_deviations=look.deviations,
     )
 
 

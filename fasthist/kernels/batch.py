@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
-from fasthist.kernels.cpu import SUBTABLES, classify, fold, tally_float32, tally_float64
+from fasthist.kernels.cpu import SUBTABLES, SUMS, classify, fold, tally_float32, tally_float64
 from fasthist.kernels.jit import serial
 
 EXPONENTS, LOSSES, BUCKETS = 5, 261, 267
@@ -107,15 +107,15 @@ def do_one(patterns, table, meaning, row):
     -------
     low, high : float
         Extremes of the finite values.
-    total, squares, scaled : float
-        See `fasthist.kernels.cpu.tally_float64`.
+    total, squares, scaled, deviations : float
+        The first of `sums`, see `fasthist.kernels.cpu.tally_float64`.
     """
     counts = np.zeros((SUBTABLES, meaning.size), dtype=np.uint32)
     totals = np.zeros(meaning.size, dtype=np.uint64)
-    sums = np.empty((1, 3))
+    sums = np.empty((1, SUMS))
     low, high = _tally(patterns, 0, 1, table, counts, sums)
     _finish(counts, totals, meaning, row)
-    return low, high, sums[0, 0], sums[0, 1], sums[0, 2]
+    return low, high, sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3]
 
 
 @serial
@@ -135,7 +135,7 @@ def do_jobs(turn, jobs, table, meaning, rows, sums, ends):
         See `fasthist.kernels.slots.Slots`.
     rows : uint64[j, 267 + n_buckets]
         Zeros; each job adds to its own: 5 kinds, 256 exponents, 6 losses, and the buckets.
-    sums : float64[n_chunks, 3]
+    sums : float64[n_chunks, SUMS]
         See `fasthist.kernels.cpu.tally_float32`.
     ends : float64[j, 2]
         Extremes of each job's finite values.

@@ -29,6 +29,15 @@ BLOCK = 1 << 11
 SUBTABLES = 4
 """Copies of the counters that neighbours take in turn: an increment need not wait for the store of the one before."""
 
+SUMS = 7
+"""Numbers that a chunk's sums are; see `tally_float32`."""
+
+_FAR = 2.0**-16
+"""Share of a block's squares that deviations have to be, or the difference of sums has lost too much of them.
+
+Above it, as mostly, what is lost is about 1e-11 of the standard deviation, and no value is read again.
+"""
+
 _INT = ir.IntType(32)
 _BYTES = ir.IntType(8).as_pointer()
 
@@ -66,12 +75,78 @@ else:
         return types.void(array, index), generate
 
 
+# -- squared deviations from the mean ------------------------------------------------------------------------
+
+
+@reduction
+def _deviations_from(values, center):
+    """Sum the deviations of the finite values from about their mean, and the squares of the deviations."""
+    total = 0.0
+    squares = 0.0
+    for i in range(values.size):
+        value = np.float64(values[i])
+        deviation = value - center if abs(value) < np.inf else 0.0
+        total += deviation
+        squares += deviation * deviation
+    return total, squares
+
+
+@serial
+def _add_deviations(values, total, squares, num, before):
+    """Add a block to the squared deviations of the blocks before it (Chan, Golub, LeVeque 1983).
+
+    Parameters
+    ----------
+    values : float32[n] or float64[n]
+        The block. It is read again, from the cache, only where its mean is far from zero.
+    total, squares, num : float, float, int
+        Sum, sum of squares and number of its finite values.
+    before : (float, int, float, float)
+        Sum of squared deviations from the mean and number of the values before, the first block's mean, and the sum
+        of the deviations from it: means that hardly differ are told apart only so.
+
+    Returns
+    -------
+    (float, int, float, float)
+        Those with the block.
+    """
+    deviations, num_before, center, away = before
+    if num == 0:
+        return before
+    mean = total / num
+    lost = 0.0
+    own = np.inf
+    if np.isfinite(squares):
+        own = squares - mean * total
+        if own < squares * _FAR:
+            lost, own = _deviations_from(values, mean)
+            own -= lost * lost / num
+    if num_before == 0:
+        return max(own, 0.0), num, mean, lost
+    lost += (mean - center) * num
+    apart = lost / num - away / num_before
+    deviations += apart * apart * (num * (num_before / (num + num_before))) + max(own, 0.0)
+    return deviations, num_before + num, center, away + lost
+
+
+@serial
+def _store_deviations(found, row):
+    """Fill columns 3 to 6 of a chunk's sums, and round its sum anew where the values are far from zero."""
+    deviations, num, center, away = found
+    if deviations < row[1] * _FAR:
+        row[0] = num * center + away
+    row[3] = np.inf if np.isnan(deviations) else deviations  # means whose difference overflows
+    row[4] = num
+    row[5] = center
+    row[6] = away
+
+
 # -- float32 ------------------------------------------------------------------------------------------------
 
 
 @reduction
 def _moments_float32(keys, values):
-    """Give the extreme keys, sum and sum of squares of values that are all finite.
+    """Return the extreme keys, the sum, the sum of squares and the number of values that are all finite.
 
     The minimum and the maximum are taken of integers, since LLVM vectorises those: a key orders as its float does.
     """
@@ -86,7 +161,7 @@ def _moments_float32(keys, values):
         value = np.float64(values[i])
         total += value
         squares += value * value
-    return low, high, total, squares
+    return low, high, total, squares, keys.size
 
 
 @serial
@@ -96,6 +171,7 @@ def _finite_moments_float32(keys, values):
     high = np.int32(-0x80000000)
     total = 0.0
     squares = 0.0
+    num = 0
     for i in range(keys.size):
         if (keys[i] & np.int32(0x7F800000)) != np.int32(0x7F800000):
             key = np.int32(keys[i] ^ ((keys[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
@@ -104,7 +180,8 @@ def _finite_moments_float32(keys, values):
             value = np.float64(values[i])
             total += value
             squares += value * value
-    return low, high, total, squares
+            num += 1
+    return low, high, total, squares, num
 
 
 @serial
@@ -143,8 +220,9 @@ def tally_float32(patterns, first, last, table, counts, sums):
         See `fasthist.kernels.slots`.
     counts : uint32[SUBTABLES, n_slots]
         Added to. Fewer than 2**32 elements between two calls of `fold`.
-    sums : float64[n_chunks, 3]
-        Row ``c`` gets the sum, the sum of squares, and 0.
+    sums : float64[n_chunks, SUMS]
+        Row ``c`` gets the sum, the sum of squares, 0, the sum of squared deviations from the chunk's mean, the number
+        of finite values, a number near the mean, and the sum of the deviations from that number.
 
     Returns
     -------
@@ -158,6 +236,7 @@ def tally_float32(patterns, first, last, table, counts, sums):
         end = min(begin + CHUNK, patterns.size)
         total = 0.0
         squares = 0.0
+        deviations = (0.0, 0, 0.0, 0.0)
         for start in range(begin, end, BLOCK):
             block = patterns[start : min(start + BLOCK, end)]
             moments = _moments_float32(block.view(np.int32), block.view(np.float32))
@@ -168,10 +247,14 @@ def tally_float32(patterns, first, last, table, counts, sums):
             high = max(high, moments[1])
             total += moments[2]
             squares += moments[3]
+            deviations = _add_deviations(
+                block.view(np.float32), moments[2], moments[3], moments[-1], deviations
+            )
             _count_float32(block, table, counts)
         sums[chunk, 0] = total
         sums[chunk, 1] = squares
         sums[chunk, 2] = 0.0
+        _store_deviations(deviations, sums[chunk])
     if low > high:
         return np.inf, -np.inf
     ends = np.array([low, high], dtype=np.int32)
@@ -196,7 +279,7 @@ def _moments_float64(keys, values):
         high = max(high, key)
         total += values[i]
         squares += values[i] * values[i]
-    return low, high, total, squares, 0.0
+    return low, high, total, squares, 0.0, keys.size
 
 
 @serial
@@ -207,6 +290,7 @@ def _finite_moments_float64(keys, values):
     total = 0.0
     squares = 0.0
     scaled = 0.0
+    num = 0
     for i in range(keys.size):
         if (keys[i] & np.int64(0x7FF0000000000000)) != np.int64(0x7FF0000000000000):
             key = keys[i] ^ ((keys[i] >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
@@ -217,7 +301,8 @@ def _finite_moments_float64(keys, values):
             else:
                 scaled += values[i] * 2.0**-64
             squares += values[i] * values[i]
-    return low, high, total, squares, scaled
+            num += 1
+    return low, high, total, squares, scaled, num
 
 
 @serial
@@ -261,6 +346,7 @@ def tally_float64(patterns, first, last, table, counts, sums):
         end = min(begin + CHUNK, patterns.size)
         total = 0.0
         squares = 0.0
+        deviations = (0.0, 0, 0.0, 0.0)
         scaled = 0.0
         for start in range(begin, end, BLOCK):
             block = patterns[start : min(start + BLOCK, end)]
@@ -272,10 +358,14 @@ def tally_float64(patterns, first, last, table, counts, sums):
             total += moments[2]
             squares += moments[3]
             scaled += moments[4]
+            deviations = _add_deviations(
+                block.view(np.float64), moments[2], moments[3], moments[-1], deviations
+            )
             _count_float64(block, table, counts)
         sums[chunk, 0] = total
         sums[chunk, 1] = squares
         sums[chunk, 2] = scaled
+        _store_deviations(deviations, sums[chunk])
     if low > high:
         return np.inf, -np.inf
     return _from_key(low), _from_key(high)

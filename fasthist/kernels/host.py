@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import FORMATS, Format
 from fasthist.hist import Histogram, Outline
 from fasthist.kernels import pool
@@ -37,7 +37,11 @@ For larger ones it is quicker to count patterns: clearing and reading 65,536 cou
 
 
 def tally(
-    arrays: Sequence[tuple[NDArray[Any], Format]], buckets: Buckets | int, threads: int
+    arrays: Sequence[tuple[NDArray[Any], Format]],
+    buckets: Buckets | int,
+    threads: int,
+    *,
+    outlined: bool = False,
 ) -> list[Histogram]:
     """Count every element of some arrays.
 
@@ -52,6 +56,8 @@ def tally(
         bytes are looked at twice.
     threads : int
         At most this many.
+    outlined : bool
+        Whether to find an outline too. Only over TensorFlow's buckets.
 
     Returns
     -------
@@ -59,8 +65,7 @@ def tally(
         One for each array, the same to the last bit whatever stands beside it and for every number of threads.
     """
     found: list[Histogram] = []
-    outlined = buckets is auto_buckets()
-    down = outlined or buckets is tensorflow_buckets() or buckets == tensorflow_buckets()
+    down = buckets == tensorflow_buckets()
     for group in [arrays] if len(arrays) == 1 else _groups(arrays):
         walks = [(Chunks(array, CHUNK), row) for array, row in map(_widened, group)]
         looks = look_at_all(walks, threads, down=down)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,16 +93,28 @@ def each_compiled(on_kernel: Callable[[], None]) -> Iterator[None]:
         _NOTICE.on_kernel = None
 
 
-def _digest() -> str:
-    # Those compiled, and the one that is beside them because it runs in Python too.
-    sources = [
-        *sorted(Path(__file__).parent.glob("*.py")),
-        Path(__file__).parents[1] / "outline.py",
-    ]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+_IMPORT = re.compile(r"^from fasthist\b([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
-_KERNELS = _digest()
+def _digest(package: Path) -> str:
+    """Hash the kernels' modules and all that these import, whose values are compiled in."""
+    waiting = sorted((package / "kernels").glob("*.py"))
+    sources: dict[Path, str] = {}
+    while waiting:
+        path = waiting.pop()
+        if path in sources:
+            continue
+        sources[path] = path.read_text(encoding="utf-8")
+        for module, names in _IMPORT.findall(sources[path]):
+            place = package.joinpath(*module.split("."))
+            modules = [place, *(place / name for name in re.findall(r"\w+", names))]
+            waiting += [
+                file for file in (one.with_suffix(".py") for one in modules) if file.is_file()
+            ]
+    return hashlib.sha256("".join(sources[path] for path in sorted(sources)).encode()).hexdigest()
+
+
+_KERNELS = _digest(Path(__file__).parents[1])
 
 
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -17,7 +17,7 @@ from fasthist.hist import EXPONENTS
 from fasthist.kernels import pool
 from fasthist.kernels.chunks import CHUNK, Chunks
 from fasthist.kernels.slots import ZERO, slots_of
-from fasthist.kernels.totals import add_up, as_float
+from fasthist.kernels.totals import add_up, add_up_deviations, as_float
 
 _FLUSH = 1 << 31
 """Elements after which 32-bit counters are added to 64-bit ones."""
@@ -47,6 +47,8 @@ class Look(NamedTuple):
         Sum and sum of squares.
     patterns : uint64[n] or None
         Count of every pattern, of a format of few patterns.
+    deviations : float or None
+        Sum of squared deviations from the mean; None where a device has not found it.
     """
 
     row: NDArray[np.uint64]
@@ -55,6 +57,7 @@ class Look(NamedTuple):
     total: float
     squares: float
     patterns: NDArray[np.uint64] | None = None
+    deviations: float | None = None
 
 
 def look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool) -> list[Look]:
@@ -91,12 +94,12 @@ def _look_at_one(flat: NDArray[Any], name: str) -> Look:
     slots = slots_of(name)
     row = np.zeros(LIMITS.stop, dtype=np.uint64)
     low, high, *sums = batch.do_one(flat, slots.table, slots.meaning, row)
-    return Look(row, low, high, *add_up([sums]))
+    return Look(row, low, high, *add_up([sums]), deviations=sums[3])
 
 
 def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look]:
     """Look at contiguous float32 or float64 arrays in one call for each thread."""
-    from fasthist.kernels import batch
+    from fasthist.kernels import batch, cpu
 
     slots = slots_of(name)
     jobs: list[tuple[int, int, int, int, int]] = []
@@ -113,7 +116,7 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
         bases.append(bases[-1] + chunks.count)
     table = np.array(jobs, dtype=np.int64)
     rows = np.zeros((len(jobs), LIMITS.stop), dtype=np.uint64)
-    sums = np.empty((bases[-1], 3))
+    sums = np.empty((bases[-1], cpu.SUMS))
     ends = np.empty((len(jobs), 2))
     turn = np.zeros(1, dtype=np.int64)
     work = functools.partial(
@@ -132,6 +135,7 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
             min(lows[i:j]),
             max(highs[i:j]),
             *add_up(parts[base:end]),
+            deviations=add_up_deviations(parts[base:end]),
         )
         for (i, j), (base, end) in zip(
             itertools.pairwise(begins), itertools.pairwise(bases), strict=True
@@ -191,7 +195,7 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     from fasthist.kernels import cpu
 
     slots = slots_of("float32" if row.name == "float32" else "float64")
-    sums = np.empty((chunks.count, 3))
+    sums = np.empty((chunks.count, cpu.SUMS))
     ends: list[tuple[float, float]] = []
 
     def count(
@@ -213,7 +217,10 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     high = max((end[1] for end in ends), default=-math.inf)
     if ends and row.kind != "float":
         low, high = as_float(int(low), down=down), as_float(int(high), down=down)
-    return Look(classified(totals, row), low, high, *add_up(sums.tolist()))
+    parts = sums.tolist()
+    return Look(
+        classified(totals, row), low, high, *add_up(parts), deviations=add_up_deviations(parts)
+    )
 
 
 def classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
@@ -253,11 +260,13 @@ def look_of_patterns(totals: NDArray[np.uint64], row: Format) -> Look:
     result = classified(totals, row)
     seen = np.flatnonzero((totals > 0) & (slots.kind <= ZERO))
     if not seen.size:
-        return Look(result, math.inf, -math.inf, 0.0, 0.0, totals)
+        return Look(result, math.inf, -math.inf, 0.0, 0.0, totals, 0.0)
     values, times = slots.values[seen], totals[seen].astype(np.float64)
     # At most 16 bits of integer or 11 of mantissa: each product is exact, and fsum rounds once.
     total = math.fsum((values * times).tolist())
     squares = math.fsum((values * values * times).tolist())
+    apart = values - total / float(times.sum())
+    deviations = float((apart * apart * times).sum())
     # Adding zero turns -0.0 into 0.0.
     low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
-    return Look(result, low, high, total, squares, totals)
+    return Look(result, low, high, total, squares, totals, deviations)

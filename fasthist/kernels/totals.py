@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 
@@ -22,6 +23,27 @@ def add_up(sums: list[list[float]]) -> tuple[float, float]:
         units = math.fsum([scaled, math.ldexp(total, -64)])
         total = _saturating(lambda: math.ldexp(units, 64), units)
     return total, _saturating(lambda: math.fsum(part[1] for part in sums), 1.0)
+
+
+def add_up_deviations(sums: list[list[float]]) -> float:
+    """Combine the chunks' sums of squared deviations from their own means (Chan, Golub, LeVeque 1983)."""
+    if len(sums) == 1:
+        return sums[0][3]
+    parts = [part[3:] for part in sums if part[4]]
+    if not parts or any(math.isinf(part[0]) for part in parts):
+        return math.inf if parts else 0.0
+    # From the first chunk's center: means that hardly differ are told apart only so.
+    origin = parts[0][2]
+    away = [center - origin + total / num for _, num, center, total in parts]
+    nums = [part[1] for part in parts]
+    mean = math.fsum(map(operator.mul, nums, away)) / math.fsum(nums)
+    return _saturating(
+        lambda: math.fsum(
+            part[0] + num * (far - mean) * (far - mean)
+            for part, num, far in zip(parts, nums, away, strict=True)
+        ),
+        1.0,
+    )
 
 
 def _saturating(compute: Callable[[], float], sign: float) -> float:

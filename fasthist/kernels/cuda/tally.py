@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import FORMATS
 from fasthist.hist import Histogram, Outline
 from fasthist.kernels.answers import (
@@ -34,7 +34,9 @@ _MOST_EDGES = 1 << 22
 """Counts between edges that one batch keeps in memory."""
 
 
-def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> list[Histogram]:
+def tally_on_devices(
+    arrays: Sequence[DeviceArray], buckets: Buckets | int, *, outlined: bool
+) -> list[Histogram]:
     """Begin to count every element of some arrays, each where it lies.
 
     Parameters
@@ -43,6 +45,8 @@ def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> l
         Of any devices.
     buckets : Buckets or int
         As in `fasthist.kernels.tally`. For an int the call waits until the extremes are known.
+    outlined : bool
+        As there.
 
     Returns
     -------
@@ -56,22 +60,23 @@ def tally_on_devices(arrays: Sequence[DeviceArray], buckets: Buckets | int) -> l
     """
     numbers = set(map(operator.attrgetter("device"), arrays))
     if len(numbers) == 1:
-        return _tally(open_device(numbers.pop()), arrays, buckets)
+        return _tally(open_device(numbers.pop()), arrays, buckets, outlined=outlined)
     found: list[Histogram | None] = [None] * len(arrays)
     for number in sorted(numbers):
         members = [i for i, array in enumerate(arrays) if array.device == number]
         mine = [arrays[i] for i in members]
-        for i, histogram in zip(members, _tally(open_device(number), mine, buckets), strict=True):
+        counted = _tally(open_device(number), mine, buckets, outlined=outlined)
+        for i, histogram in zip(members, counted, strict=True):
             found[i] = histogram
     return [histogram for histogram in found if histogram is not None]
 
 
 def _tally(
-    device: Device, arrays: Sequence[DeviceArray], buckets: Buckets | int
+    device: Device, arrays: Sequence[DeviceArray], buckets: Buckets | int, *, outlined: bool
 ) -> list[Histogram]:
-    batch = device.count(arrays, sampled=buckets is auto_buckets())
+    batch = device.count(arrays, sampled=outlined)
     if not isinstance(buckets, int) and buckets == tensorflow_buckets():
-        find = functools.partial(_in_limits, batch, buckets)
+        find = functools.partial(_in_limits, batch, buckets, outlined)
         return [PendingHistogram(find, i) for i in range(len(arrays))]
     seconds: dict[int, tuple[Batch, int, Buckets]] = {}
     again = [i for i, array in enumerate(arrays) if FORMATS[array.format].bits > 8]
@@ -93,12 +98,12 @@ def _tally(
     return [PendingHistogram(find, i) for i in range(len(arrays))]
 
 
-def _in_limits(batch: Batch, buckets: Buckets, i: int) -> Histogram:
+def _in_limits(batch: Batch, buckets: Buckets, outlined: bool, i: int) -> Histogram:
     name, size, _ = batch.layouts[i]
     answer = batch.answers()[i]
     look = look_of(answer, name, down=True)
     outline: Outline = None
-    if buckets is auto_buckets() and look.low <= look.high:
+    if outlined and look.low <= look.high:
         outline = functools.partial(_outline, answer, name, size, look)
     return histogram_of(look, buckets, in_limits(look), outline)
 

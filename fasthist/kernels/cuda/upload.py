@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist.buckets import Buckets, auto_buckets, tensorflow_buckets, uniform_buckets
+from fasthist.buckets import Buckets, tensorflow_buckets, uniform_buckets
 from fasthist.dtypes import Format
 from fasthist.hist import Histogram
 from fasthist.kernels.answers import as_float32, between, ends_of, histogram_of, in_limits, place
@@ -29,13 +29,17 @@ PIECE = 1 << 22
 
 
 def tally_uploaded(
-    arrays: Sequence[tuple[NDArray[Any], Format]], buckets: Buckets | int, gpu: int
+    arrays: Sequence[tuple[NDArray[Any], Format]],
+    buckets: Buckets | int,
+    gpu: int,
+    *,
+    outlined: bool,
 ) -> list[Histogram]:
     """Count every element of some arrays in host memory on a GPU.
 
     Parameters
     ----------
-    arrays, buckets
+    arrays, buckets, outlined
         As in `fasthist.kernels.tally`.
     gpu : int
         Number of the device.
@@ -46,18 +50,19 @@ def tally_uploaded(
         The device cannot be used, has no memory left, or fails.
     """
     device = open_device(gpu)
-    return [_tally(device, array, row, buckets) for array, row in arrays]
+    return [_tally(device, array, row, buckets, outlined=outlined) for array, row in arrays]
 
 
-def _tally(device: Device, array: NDArray[Any], row: Format, buckets: Buckets | int) -> Histogram:
+def _tally(
+    device: Device, array: NDArray[Any], row: Format, buckets: Buckets | int, *, outlined: bool
+) -> Histogram:
     chunks = Chunks(array, PIECE)
     down = not isinstance(buckets, int) and buckets == tensorflow_buckets()
     found = _pieces(device, chunks, row, lambda piece: device.count([piece], sampled=False))
     look = look_of(_sum(found), row.name, down=down)
     if down:
         assert isinstance(buckets, Buckets)
-        outlined = buckets is auto_buckets() and look.low <= look.high
-        outline = _outline(chunks, row, look) if outlined else None
+        outline = _outline(chunks, row, look) if outlined and look.low <= look.high else None
         return histogram_of(look, buckets, in_limits(look), outline)
     even = isinstance(buckets, int)
     if isinstance(buckets, int):
