@@ -163,10 +163,11 @@ class Log:
             try:
                 self.ask("flush")
             except (WriteError, DeviceError) as error:
-                if isinstance(error, WriteError) and self._backlog() and self._lacks_room(entry):
+                # Where the disk is well, the error is of others, whatever other threads have added since.
+                if isinstance(error, WriteError) and self._retry_at and self._lacks_room(entry):
                     text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
                     raise QueueFullError(error.errno, text, error.filename) from error
-                self._losses.append(error)  # of others: there is room
+                self._losses.append(error)
 
     def _running(self) -> threading.Thread | None:
         """Give the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
@@ -388,6 +389,7 @@ class Log:
             self._unpublished = False
         if publish:
             self._flushed_at = time.monotonic()
+            self._retry_at = 0.0
             self.told = False
 
     def _changed(self) -> bool:
