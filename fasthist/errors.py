@@ -86,6 +86,10 @@ class WriteError(FasthistError, OSError):
     """An event file that could not be written; the text says what is still held, and what is lost."""
 
 
+class QueueFullError(WriteError):
+    """An event that was not taken, since what the queue is full of could not be written."""
+
+
 class MissingPackageError(FasthistError, ImportError):
     """An optional package that this call needs is not installed."""
 

@@ -16,6 +16,7 @@ from fasthist.arguments import (
     as_wall_time,
 )
 from fasthist.display import Range, constant_rows
+from fasthist.errors import DeviceError, QueueFullError, WriteError
 from fasthist.events import messages
 from fasthist.events.foreign import ForeignWriter
 from fasthist.events.writer import EventFileWriter
@@ -120,10 +121,9 @@ class RawWriter:
             )
         else:
             value = messages.histogram_tensor_value(tag, rows, moments)
-        self._add(messages.summary_event([value], wall_time, step), step)
         ends = sorted((low, high, *self._ranges.get(tag, ())))
         self._ranges[tag] = ends[0], ends[-1]
-        self._thinning.wrote([tag], step)
+        self._add(messages.summary_event([value], wall_time, step), step, histograms=[tag])
 
     def add_scalar(
         self,
@@ -223,9 +223,16 @@ class RawWriter:
         event: bytes | Callable[[], bytes],
         step: int,
         nbytes: int | None = None,
-        tags: Collection[str] = (),
+        histograms: Collection[str] = (),
     ) -> None:
         if self.file_writer is None:
             self._open_writers()
-        self._events.add_event(event, step=step, nbytes=nbytes, tags=tags)
+        try:
+            self._events.add_event(event, step=step, nbytes=nbytes, tags=histograms)
+        except QueueFullError:
+            raise
+        except (WriteError, DeviceError):  # of other events: this one is held
+            self._thinning.wrote(histograms, step)
+            raise
+        self._thinning.wrote(histograms, step)
         self._size_warning.check(self._events.nbytes, self.log_dir)

@@ -166,7 +166,7 @@ class SummaryWriter(RawWriter):
         try:
             for event in restart_events(self.log_dir, step):
                 self._events.add_event(event)
-            self._events.flush()
+                self._events.flush()  # one by one, or a small queue may drop them
         except OSError:
             if isinstance(self._events, EventFileWriter):
                 self._events.discard()  # nobody gets this writer, so nobody can flush it again
@@ -336,4 +336,3 @@ class SummaryWriter(RawWriter):
     def _add_histograms(self, written: WrittenStep) -> None:
         if written.says_something():
             self._add(written.encode, written.step, written.nbytes, written.histograms)
-            self._thinning.wrote(written.histograms, written.step)

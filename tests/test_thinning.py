@@ -11,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from event_files import files
+from event_files import all_events, files
 
 import fasthist
 from fasthist import thinning
@@ -218,3 +219,27 @@ def test_a_large_run_is_told_once_and_when_it_has_doubled(tmp_path, monkeypatch)
     assert re.fullmatch(
         rf"{re.escape(str(tmp_path))}: 0\.0 GB of events .* Hint: SummaryWriter\(every=.*", told[0]
     )
+
+
+def test_a_step_that_is_held_counts_as_written(tmp_path):
+    """The error was about another event, so this one is in the file, and the next is too near."""
+    writer = SummaryWriter(tmp_path, every=10)
+    with writer._events._log._working:
+        writer._events.add_event(lambda: 1 / 0, tags=["x"])
+    while not writer._events._log._losses:
+        time.sleep(0.001)
+    with pytest.raises(WriteError, match="'x', step 0"):
+        writer.add_histogram("a", [1.0, 2.0], 1)
+    writer.add_histogram("a", [1.0, 2.0], 2)
+    writer.close()
+    assert [step for _, _, step, _, _ in fasthist.read(tmp_path)] == [1]
+
+
+def test_a_small_queue_drops_nothing_of_a_restart(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(4):
+            writer.add_scalar("a", step, step)
+    SummaryWriter(tmp_path, purge_step=2, queue_bytes=1, when_full="drop_oldest").close()
+    starts = [e.step for e in all_events(tmp_path) if e.session_log.status == 1]
+    assert starts
+    assert set(starts) == {2}

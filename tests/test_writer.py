@@ -459,7 +459,7 @@ def test_the_oldest_go_and_are_counted(tmp_path, stuck):
     (told,) = (e for e in found if e.summary.value[0].tag == background.DROPPED)
     assert kept == [0, *range(31 - (len(kept) - 1), 31)]
     assert 8 <= len(kept) <= 11
-    assert told.step == kept[1]
+    assert told.step == kept[-1]
     assert told.summary.value[0].simple_value == 31 - len(kept)
 
 
@@ -1006,7 +1006,7 @@ def test_a_full_device(tmp_path, monkeypatch):
     writer = EventFileWriter(tmp_path)
     writer.close()
     with monkeypatch.context() as patched:
-        patched.setattr(module, "FileIO", lambda path, mode: FileIO("/dev/full", "wb"))  # noqa: ARG005
+        patched.setattr(module, "FileIO", lambda *_, **__: FileIO("/dev/full", "wb"))
         writer.add_event(event(1))
         for _ in range(2):
             with pytest.raises(
@@ -1026,7 +1026,7 @@ def test_a_file_that_was_closed_from_outside(tmp_path):
     writer.flush()
     os.close(writer._log._file._file.fileno())
     writer.add_event(event(2))
-    with pytest.raises(WriteError, match=r"descriptor\. What follows goes to a new file") as caught:
+    with pytest.raises(WriteError, match=rf"descriptor: {HELD.format(1)}") as caught:
         writer.flush()
     assert caught.value.errno == errno.EBADF
     writer.close()
@@ -1145,3 +1145,132 @@ def test_what_the_helpers_check(tmp_path):
         path.write_bytes(broken)
         with pytest.raises((AssertionError, struct.error)):
             steps(tmp_path)
+
+
+# -- what short schedules of faults have shown: see test_schedules.py -----------------------------
+
+
+def test_a_file_no_larger_than_its_header_takes_one_event(tmp_path):
+    writer = EventFileWriter(tmp_path, max_file_bytes=1)
+    for step in range(3):
+        writer.add_event(event(step))
+    writer.close()
+    assert [[e.step for e in events(path)] for path in files(tmp_path)][:3] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("call", [EventFileWriter.flush, EventFileWriter.close])
+def test_a_change_is_told_where_nothing_more_is_written(tmp_path, call):
+    writer = EventFileWriter(tmp_path)
+    writer.add_event(event(1))
+    writer.flush()
+    os.truncate(*files(tmp_path), 0)
+    with pytest.raises(WriteError, match=r"was cut from [0-9]+ to 0 bytes"):
+        call(writer)
+    writer.close()
+
+
+@pytest.mark.parametrize("size", [0, 30])
+def test_a_file_that_is_cut_in_the_moment_of_a_write(tmp_path, monkeypatch, size):
+    """What was written behind others' end is taken back, and is in the next file."""
+    cuts = [size]
+
+    class Cut(FileIO):
+        def write(self, data):
+            if self.tell() and cuts:
+                os.truncate(self.name, cuts.pop())
+            return super().write(data)
+
+    monkeypatch.setattr(module, "FileIO", Cut)
+    writer = EventFileWriter(tmp_path)
+    writer.add_event(event(1))
+    with pytest.raises(WriteError, match=f"was cut from [0-9]+ to {size} bytes"):
+        writer.flush()
+    writer.close()
+    first, second = files(tmp_path)
+    assert first.stat().st_size == size
+    assert [e.step for e in events(second)] == [1]
+
+
+def test_a_full_queue_takes_an_event_when_only_others_are_lost(tmp_path):
+    writer = EventFileWriter(tmp_path, queue_bytes=1)
+    with writer._log._working:
+        writer.add_event(lambda: 1 / 0, step=1, nbytes=9, tags=["a"])
+    with pytest.raises(WriteError, match="'a', step 1: it cannot be encoded"):
+        writer.add_event(event(2))
+    writer.close()
+    assert steps(tmp_path) == [2]
+
+
+def test_the_last_ones_that_are_dropped_are_counted(tmp_path):
+    writer = blocked(tmp_path / "run", queue_bytes=1, when_full="drop_oldest", max_queue=1000)
+    for step in range(5):
+        with contextlib.suppress(WriteError):
+            writer.add_event(event(step))
+            writer.flush()
+    (tmp_path / "run").unlink()
+    writer.close()
+    values = {
+        e.summary.value[0].tag: e.summary.value[0].simple_value
+        for e in all_events(tmp_path / "run")
+    }
+    assert values[background.DROPPED] == 4
+    assert steps(tmp_path / "run")[-1] == 4
+
+
+def test_directories_are_synced_though_the_first_file_failed(tmp_path, monkeypatch, synced):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "full")
+
+    writer = EventFileWriter(tmp_path / "a" / "b", opens=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "FileIO", full)
+        writer.add_event(event(1))
+        with pytest.raises(WriteError):
+            writer.flush()
+    writer.flush(fsync=True)
+    made = {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    assert made <= {place for place, _ in synced}
+    writer.close()
+
+
+@dies
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_a_thread_that_dies_in_a_write_leaves_nothing_of_it(tmp_path, monkeypatch, share):
+    lives = [1]
+
+    class Deadly(FileIO):
+        def write(self, data):
+            if self.tell() and lives:
+                lives.pop()
+                super().write(data[: int(len(data) * share)])
+                sys.exit()
+            return super().write(data)
+
+    monkeypatch.setattr(module, "FileIO", Deadly)
+    writer = EventFileWriter(tmp_path, max_queue=0)
+    writer.add_event(event(1))
+    wait_until(lambda: not lives and not writer._log._thread.is_alive())
+    writer.close()
+    assert steps(tmp_path) == [1]
+    assert len(files(tmp_path)) == 1
+
+
+def test_sigterm_tells_what_could_not_be_written(tmp_path):
+    code = """
+import os, signal, sys, time
+from fasthist.errors import DeviceError
+from fasthist.events.writer import EventFileWriter
+def fails():
+    raise DeviceError("the device has failed")
+writers = [EventFileWriter(sys.argv[1] + name) for name in "ab"]
+for writer in writers:
+    with writer._log._working:
+        writer.add_event(fails)
+        os.kill(os.getpid(), signal.SIGTERM) if writer is writers[-1] else None
+time.sleep(10)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr.count("the device has failed") >= 2

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fasthist.errors import DeviceError, WriteError
+from fasthist.errors import DeviceError, QueueFullError, WriteError
 from fasthist.events import endings
 from fasthist.events.files import AppendOnly, Folder
 from fasthist.events.messages import first_event, scalar_value, summary_event
@@ -108,7 +108,7 @@ class Log:
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._done_with = 0  # bytes of `_taken_in` that are encoded
-        self._dropped_held = self._told_dropped = 0
+        self._dropped_held = self._told_dropped = self._step = 0
         self._flushed_at = 0.0
         self._retry_at = 0.0
         self._unpublished = False
@@ -119,8 +119,9 @@ class Log:
 
     def add(self, entry: Entry) -> None:
         """Take an event over; raise what went wrong in the thread since the last call."""
-        if self._backlog() + entry.nbytes > self._limits.queue_bytes:
+        if self._lacks_room(entry):
             self._make_room(entry)
+        self.told = False
         with self._adding:
             self._taken_in += entry.nbytes
             self._incoming.append(entry)
@@ -149,18 +150,24 @@ class Log:
     def _backlog(self) -> int:
         return self._taken_in - self._done_with + self._held_bytes
 
+    def _lacks_room(self, entry: Entry) -> bool:
+        return self._backlog() + entry.nbytes > self._limits.queue_bytes
+
     def _make_room(self, entry: Entry) -> None:
         if self._limits.drops:
-            with self._adding:
-                while self._incoming and self._backlog() + entry.nbytes > self._limits.queue_bytes:
+            with self._adding, contextlib.suppress(IndexError):  # the thread takes them out too
+                while self._lacks_room(entry):
                     self._taken_in -= self._incoming.popleft().nbytes
                     self._dropped += 1
         elif self._backlog():
             try:
                 self.ask("flush")
-            except WriteError as error:
-                text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
-                raise WriteError(error.errno, text, error.filename) from error
+            except (WriteError, DeviceError) as error:
+                # Where the disk is well, the error is of others, whatever other threads have added since.
+                if isinstance(error, WriteError) and self._retry_at and self._lacks_room(entry):
+                    text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
+                    raise QueueFullError(error.errno, text, error.filename) from error
+                self._losses.append(error)
 
     def _running(self) -> threading.Thread | None:
         """Give the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
@@ -327,14 +334,10 @@ class Log:
             except BaseException:
                 self._incoming.appendleft(entry)
                 raise
-            dropped = self._dropped + self._dropped_held
-            if dropped != self._told_dropped:
-                self._told_dropped = dropped
-                count = summary_event([scalar_value(DROPPED, dropped)], time.time(), entry.step)
-                self._hold(frame(count))
             if record:
                 self._hold(record)
             self._done_with += entry.nbytes
+            self._step = entry.step
 
     def _hold(self, record: bytes) -> None:
         self._held.append(record)
@@ -348,18 +351,33 @@ class Log:
             self._dropped_held += 1
 
     def _write(self, *, publish: bool, fsync: bool) -> None:
-        while self._held:
-            self._check_file()
+        changes = 0
+        if publish and not self._held and (self._unpublished or not self.at_end):
+            self._changed()  # or nobody would be told of it
+        while self._held or self._dropped + self._dropped_held != self._told_dropped:
             file = self._file or self._open()
+            dropped = self._dropped + self._dropped_held
             records = self._next_records(file)
+            if dropped != self._told_dropped:
+                count = summary_event([scalar_value(DROPPED, dropped)], time.time(), self._step)
+                records.insert(0, frame(count))
             try:
-                count = file.append(records)
+                arrived = records[: file.append(records)]
             finally:
                 if not file.usable:
                     self._give_up()
-            for _ in range(count):
-                self._held_bytes -= len(self._held.popleft())
-            self.nbytes += sum(map(len, records[:count]))
+            if self._changed():
+                changes += 1
+                if changes == 3:  # as where the system gives no true sizes: not for ever
+                    raise self._losses.pop()
+                continue
+            self.nbytes += sum(map(len, arrived))
+            if arrived and dropped != self._told_dropped:
+                self._told_dropped = dropped
+                del arrived[0]
+            for record in arrived:
+                self._held_bytes -= len(record)
+                self._held.popleft()
             self._unpublished = self._file is not None
             if self._limits.max_file_bytes is not None and file.size >= self._limits.max_file_bytes:
                 self._close_file()
@@ -371,12 +389,13 @@ class Log:
             self._unpublished = False
         if publish:
             self._flushed_at = time.monotonic()
+            self._retry_at = 0.0
             self.told = False
 
-    def _check_file(self) -> None:
-        """Leave the file for a new one if somebody else has changed it."""
+    def _changed(self) -> bool:
+        """Leave the file for a new one if somebody else has changed it; say whether that is so."""
         if self._file is None:
-            return
+            return False
         try:
             self._file.check()
         except OSError as error:
@@ -386,23 +405,26 @@ class Log:
             )
             self._losses.append(WriteError(error.errno or errno.EIO, text, self._file.name))
             self._give_up()
+            return True
+        return False
 
     def _give_up(self) -> None:
         """Leave the file as it is, and what is in it on the disk."""
         if self._file is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._file.publish(fsync=True)
+            except OSError:
+                self._unsynced.append(self._file)
         self._let_go()
 
     def _next_records(self, file: AppendOnly) -> list[bytes]:
-        """Give the records that fill a file, but not many more than are joined in a moment."""
+        """Give the records that fill a file, at least one, but not many more than are joined in a moment."""
         room = 1 << 24
         if self._limits.max_file_bytes is not None:
             room = min(room, self._limits.max_file_bytes - file.size)
         reached = itertools.accumulate(map(len, self._held), initial=0)
-        return list(
-            itertools.islice(self._held, sum(1 for _ in itertools.takewhile(room.__gt__, reached)))
-        )
+        count = sum(1 for _ in itertools.takewhile(room.__gt__, reached))
+        return list(itertools.islice(self._held, max(count, 1)))
 
     def _open(self) -> AppendOnly:
         self._file = self._folder.create(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import contextlib
 import errno
 import os
 import signal
@@ -125,8 +124,11 @@ class _Sigterm:
         until = time.monotonic() + PATIENCE
         try:
             for log in list(_logs):
-                with contextlib.suppress(WriteError):  # the process ends, whatever the disk says
-                    log.close(max(until - time.monotonic(), 0))
+                try:
+                    if not log.close(max(until - time.monotonic(), 0)):
+                        raise _late()
+                except Exception as error:  # noqa: BLE001  # the process ends, whatever the disk says
+                    sys.excepthook(type(error), error, None)
         finally:
             self._closed = True
             os.kill(os.getpid(), number)

@@ -44,7 +44,10 @@ class AppendOnly(Protocol):
         """False once nothing more can be appended."""
 
     def check(self) -> None:
-        """Raise OSError, which says what is lost, if somebody else has changed the file."""
+        """Raise OSError, which says what is lost, if somebody else has changed the file.
+
+        What was appended since the last check is then taken out of it again.
+        """
 
     def append(self, records: Sequence[bytes]) -> int:
         """Write some records; give how many are in the file, fewer than all if it went wrong after some of them."""
@@ -88,27 +91,40 @@ class EventFile:
         self.name = str(path)
         self.size = 0
         self.usable = True
+        self._checked = 0
         self._synced = 0
         self._unsynced_folders = [*folders]
-        self._file = FileIO(path, "xb")
+        self._file = FileIO(path, "xb", opener=_open_to_append)
         try:
             self.append([header])
-        except OSError:
-            self.close()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.close()
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
 
     def check(self) -> None:
-        """Look whether the file is where it was, and ends where it did; see `AppendOnly`."""
+        """Look whether the file is where it was, and ends where it should; see `AppendOnly`."""
         status = os.fstat(self._file.fileno())
+        try:
+            self._check(status)
+        except OSError:
+            # It is at the end of the file, wherever that was, and is to be written again elsewhere.
+            with contextlib.suppress(OSError):
+                self._file.truncate(max(status.st_size - (self.size - self._checked), 0))
+            self.size = self._checked
+            raise
+        self._checked = self.size
+
+    def _check(self, status: os.stat_result) -> None:
         if status.st_nlink == 0:
-            # The system would take what is written into a deleted file, and nobody could ever read it.
-            lost = f"the event file was deleted, and {self.size:,} bytes with it"
+            # The system takes what is written into a deleted file, and nobody can ever read it.
+            lost = f"the event file was deleted, and {self._checked:,} bytes with it"
             raise FileNotFoundError(errno.ENOENT, lost, self.name)
         if status.st_size < self.size:
-            # What is written would lie behind a hole, where no reader gets to.
-            lost = f"the event file was cut from {self.size:,} to {status.st_size:,} bytes by another program"
+            left = max(status.st_size - (self.size - self._checked), 0)
+            lost = f"the event file was cut from {self._checked:,} to {left:,} bytes by another program"
             raise OSError(errno.EIO, lost, self.name)
         if status.st_size > self.size:
             text = "another program has written to the event file, which readers may give up at"
@@ -134,21 +150,26 @@ class EventFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
-            ends = list(itertools.accumulate(map(len, records)))
-            arrived = bisect.bisect_right(ends, len(data) - len(rest))
-            self._cut(ends[arrived - 1] if arrived else 0)
+            ends = list(itertools.accumulate(map(len, records), initial=0))
+            written = len(data) - len(rest)
+            arrived = bisect.bisect_right(ends, written) - 1
+            self.size += ends[arrived]
+            self._cut(written - ends[arrived])
             if not arrived:
                 raise
             return arrived
+        except BaseException:  # what ends a thread, or Ctrl-C
+            self._cut(None)
+            raise
         self.size += len(data)
         return len(records)
 
-    def _cut(self, arrived: int) -> None:
-        """Cut off what follows the whole records of the last write, so many bytes; where it cannot be done, give up."""
-        self.size += arrived
+    def _cut(self, surplus: int | None) -> None:
+        """Cut so many bytes off the end, or all behind the last whole record; where it cannot be done, give up."""
+        # Never to an absolute size: somebody may have made the file shorter, and a hole hides what is behind it.
         try:
-            self._file.seek(self.size)
-            self._file.truncate()
+            end = os.fstat(self._file.fileno()).st_size
+            self._file.truncate(min(end, self.size) if surplus is None else max(end - surplus, 0))
         except OSError:
             self.usable = False
 
@@ -186,19 +207,29 @@ class LocalFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._new_folders: list[
+            Path
+        ] = []  # those with new entries, until there is a file to sync them with
 
     def create(self, suffix: str, header: bytes) -> EventFile:
         """Begin a new file; see `Folder`."""
         missing = itertools.takewhile(
             lambda path: not path.exists(), (self.path, *self.path.parents)
         )
-        folders = [self.path, *(path.parent for path in missing)]
+        self._new_folders += [path.parent for path in missing]
         self.path.mkdir(parents=True, exist_ok=True)
         while True:
             name = new_name((path.name for path in self.path.iterdir()), suffix)
             # Another writer may have taken the name in this moment, where containers share host name and process number.
             with contextlib.suppress(FileExistsError):
-                return EventFile(self.path / name, header, folders)
+                file = EventFile(self.path / name, header, [self.path, *self._new_folders])
+                self._new_folders.clear()
+                return file
+
+
+def _open_to_append(path: str, flags: int) -> int:
+    """Open a file so that each write goes to its end, even where another program has just made it shorter."""
+    return os.open(path, flags | os.O_APPEND, 0o666)
 
 
 def _sync(path: str | Path, flags: int) -> None:

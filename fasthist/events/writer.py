@@ -159,7 +159,7 @@ class EventFileWriter:
             An encoded ``Event``, from `fasthist.events.messages`, or what gives one: it is called once, in the writer's
             thread. If it raises, its event is lost, and the next call tells so.
         step : int
-            Where the number of dropped events is written, if the ones before it were.
+            Where the number of dropped events is written, if this is the newest event then.
         nbytes : int, optional
             Memory that is held until it is encoded. Default: the event's own.
         tags : collection of str
