@@ -64,7 +64,8 @@ def test_what_is_left_out_is_not_counted(tmp_path, monkeypatch):
         writer.add_histogram("a", WEIGHTS, 0)
         writer.add_histograms({"b": WEIGHTS}, 0)
         monkeypatch.setattr(
-            "fasthist.compute.tally", lambda arrays, *_: pytest.fail("counted") if arrays else []
+            "fasthist.compute.tally",
+            lambda arrays, *_, **__: pytest.fail("counted") if arrays else [],
         )
         writer.add_histogram("a", WEIGHTS, 1)
         writer.add_histograms({"b": WEIGHTS}, 1)
