@@ -168,7 +168,7 @@ class Stacked:
 
     @staticmethod
     def _middle(bounds: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
-        """Give the middle of all values' range, and the most that any rank's deviations from it add up to.
+        """Return the middle of all values' range, and the most that any rank's deviations from it add up to.
 
         The squared deviations from it sum up to at most ``num / 2`` times those from the mean, since both ends are
         values: so many units in the last place may be lost. The most, float64[tensors, 2], is of deviations and of

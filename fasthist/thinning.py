@@ -67,7 +67,7 @@ class Thinning:
 
 
 def last_events(thinning: Thinning) -> list[Entry]:
-    """Give what was skipped last of each tag: the events that end a run."""
+    """Return what was skipped last of each tag: the events that end a run."""
     return [
         Entry(written.encode, written.step, tags=written.histograms)
         for written in thinning.take_skipped()

@@ -202,7 +202,7 @@ _OPTIMIZER = {"state", "param_groups"}
 
 
 def _parts_of_optimizer(state: Any, groups: Any) -> Iterable[tuple[Any, Any]]:
-    """Give the state of each parameter by its name, or its number in the groups; their settings are left out."""
+    """Return the state of each parameter by its name, or its number in the groups; their settings are left out."""
     names: dict[Any, Any] = {}
     for group in groups:
         for place, parameter in enumerate(group["params"]):

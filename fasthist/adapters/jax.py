@@ -37,7 +37,7 @@ __all__ = [
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:
-    """Give every array of floating-point or complex numbers in some pytrees by its tag.
+    """Return every array of floating-point or complex numbers in some pytrees by its tag.
 
     Parameters
     ----------

@@ -137,7 +137,7 @@ class Log:
             raise loss
 
     def _take_losses(self) -> WriteError | DeviceError | None:
-        """Give the first error about something lost, with a note of each other one."""
+        """Return the first error about something lost, with a note of each other one."""
         first = None
         while self._losses:
             loss = self._losses.popleft()
@@ -170,7 +170,7 @@ class Log:
                 self._losses.append(error)
 
     def _running(self) -> threading.Thread | None:
-        """Give the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
+        """Return the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
         thread = self._thread
         return thread if thread is not None and thread.is_alive() else None
 
@@ -418,7 +418,7 @@ class Log:
         self._let_go()
 
     def _next_records(self, file: AppendOnly) -> list[bytes]:
-        """Give the records that fill a file, at least one, but not many more than are joined in a moment."""
+        """Return the records that fill a file, at least one, but not many more than are joined in a moment."""
         room = 1 << 24
         if self._limits.max_file_bytes is not None:
             room = min(room, self._limits.max_file_bytes - file.size)

@@ -249,7 +249,7 @@ def _borne_out(
 def _missing(
     numbers: Sequence[float], num: float, total: float, specials: Specials
 ) -> tuple[int | None, Specials]:
-    """Give how many values the file tells of beside the `num` in buckets, None if it does not tell, and which kinds they are.
+    """Return how many values the file tells of beside the `num` in buckets, None if it does not tell, and which kinds they are.
 
     `total` are all its counts, more than `num` where some have no place.
     """
@@ -263,7 +263,7 @@ def _missing(
 
 
 def beside(specials: Specials) -> int:
-    """Give how many values there are at least of kinds whose count is told, but too large for the scalar that tells it."""
+    """Return how many values there are at least of kinds whose count is told, but too large for the scalar that tells it."""
     return 0 if None not in specials or specials == UNTOLD else int(EXACT)
 
 
@@ -360,7 +360,7 @@ def _beside_rows(
 
 
 def _placed(rows: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Give the rows that hold something between finite ends; for one that is not, an extreme of the values may stand."""
+    """Return the rows that hold something between finite ends; for one that is not, an extreme of the values may stand."""
     left, right = rows[:, 0], rows[:, 1]
     rows = rows[(rows[:, 2] > 0) & ~(np.isinf(left) & (left == right))]
     left, right = rows[:, 0], rows[:, 1]
@@ -374,7 +374,7 @@ def _placed(rows: NDArray[np.float64], low: float, high: float) -> NDArray[np.fl
 def _laid_out(
     rows: NDArray[np.float64], counts: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[Any], float, float]:
-    """Give edges that increase and the counts between them, and the outer ends of what is not empty; or raise MessageError."""
+    """Return edges that increase and the counts between them, and the outer ends of what is not empty; or raise MessageError."""
     ends = rows[:, :2].ravel()
     if not _all(ends[1:] >= ends[:-1]):
         rows = rows[rows[:, 2] > 0]

@@ -135,7 +135,7 @@ class EventFileWriter:
         return _rebuild, (self._arguments,)
 
     def get_logdir(self) -> str:
-        """Give the directory, absolute, or the URL."""
+        """Return the directory, absolute, or the URL."""
         return str(self._arguments["log_dir"])
 
     @property
