@@ -27,6 +27,13 @@ TENSORS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Have processes find their kernels in the cache, or the first ones would say on stderr what they wait for."""
+    folder = tmp_path_factory.mktemp("compiled")
+    process("log", save(folder / "m.npz"), "--log-dir", folder / "runs")
+
+
 def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 

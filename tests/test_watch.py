@@ -556,7 +556,7 @@ def odd_tensors(torch):
         "uint32": (torch.tensor([1, 2], dtype=torch.uint32), {"": torch.tensor([1.0, 2.0])}),
         "meta": (torch.ones(2, device="meta"), None),
         "quantised": (quantised, None),
-        "e8m0": (torch.ones(2).to(torch.float8_e8m0fnu), None),
+        "e8m0": (torch.tensor([1.0, 2.0]).to(torch.float8_e8m0fnu), {"": torch.tensor([1.0, 2.0])}),
         "fake": (fake, None),
     }  # fmt: skip
 
