@@ -228,7 +228,7 @@ class RawWriter:
         if self.file_writer is None:
             self._open_writers()
         try:
-            self._events.add_event(event, step=step, nbytes=nbytes, tags=histograms)
+            self._hand_over(event, step, nbytes, histograms)
         except QueueFullError:
             raise
         except (WriteError, DeviceError):  # of other events: this one is held
@@ -236,3 +236,13 @@ class RawWriter:
             raise
         self._thinning.wrote(histograms, step)
         self._size_warning.check(self._events.nbytes, self.log_dir)
+
+    def _hand_over(
+        self,
+        event: bytes | Callable[[], bytes],
+        step: int,
+        nbytes: int | None,
+        tags: Collection[str],
+    ) -> None:
+        """Hand an event to whoever writes it; `tags` name what is lost if it cannot be encoded."""
+        self._events.add_event(event, step=step, nbytes=nbytes, tags=tags)

@@ -116,17 +116,17 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
             other for other in (self.all_writers or {}).values() if other is not self.file_writer
         ]
 
-    def _add(
+    def _hand_over(
         self,
         event: bytes | Callable[[], bytes],
         step: int,
-        nbytes: int | None = None,
-        tags: Collection[str] = (),
+        nbytes: int | None,
+        tags: Collection[str],
     ) -> None:
         if self._get_file_writer().is_watched():
             ForeignWriter(self).add_event(event)
         else:
-            super()._add(event, step, nbytes, tags)
+            super()._hand_over(event, step, nbytes, tags)
 
 
 class _FileWriter(torch_writer.FileWriter):
