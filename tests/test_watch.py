@@ -516,6 +516,7 @@ def test_a_cell_that_is_run_again_meets_no_ghost_of_its_own(torch, watch):
         model.itself = [model]  # kept until the garbage is collected
         watched = watch(model, sink, "weights")
         watched.step()
+        assert list(sink.steps) == [0]
         sink.steps.clear()
 
 
