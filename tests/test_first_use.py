@@ -80,7 +80,10 @@ def test_a_change_in_one_kernel_reaches_those_that_inline_it(tmp_path):
     package = tmp_path / "fasthist"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     sums = "import fasthist; print(fasthist.histogram([1.0, 2.0]).sum)"
-    assert start(sums, tmp_path / "cache", tmp_path).communicate()[0] == "3.0\n"
+    assert start(sums, tmp_path / "cache", tmp_path).communicate() == ("3.0\n", NOTICE)
+    for file in package.rglob("*.py"):
+        os.utime(file, (0, 0))  # as when the same version is installed once more
+    assert start(sums, tmp_path / "cache", tmp_path).communicate() == ("3.0\n", "")
     source = (package / "kernels" / "cpu.py").read_text("utf-8")
     changed = source.replace(
         "        sums[chunk, 0] = total\n", "        sums[chunk, 0] = total + 1\n"

@@ -9,6 +9,7 @@ Whoever waits for longer than a second is told why, once in a process, by a warn
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import re
@@ -117,6 +118,11 @@ def _digest(package: Path) -> str:
 _KERNELS = _digest(Path(__file__).parents[1])
 
 
+@functools.cache
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         try:
@@ -126,11 +132,11 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
                 raise
             _NOTICE.is_cached = False
             return numba.njit(nogil=True, **options)(function)
-        # Numba looks at the file of a kernel only, and would run what it once inlined from another. Nothing public
-        # tells it more, and a version of Numba without these names is no worse than without this.
+        # Numba looks at the time and size of a kernel's own file: it would run what it once inlined from another file,
+        # and compile all again after the same version is installed once more. What the files hold decides instead.
+        # Nothing public does it; a version of Numba without these names is no worse than without this.
         with contextlib.suppress(AttributeError):
-            file = kernel._cache._cache_file
-            file._source_stamp = (*file._source_stamp, _KERNELS)
+            kernel._cache._cache_file._source_stamp = (_text(function.__code__.co_filename), _KERNELS)
         return kernel
 
     return decorate
