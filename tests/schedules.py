@@ -130,7 +130,6 @@ def draw_operation(rng, step, *, dies, forks):
             for _ in range(rng.randint(1, 4)):
                 operation, step = draw_operation(rng, step, dies=side, forks=False)
                 while operation[0] == "harm" or "harm" in operation[4:5]:
-                    # What one of two processes does to the other's files, that one's model does not know.
                     operation, step = draw_operation(rng, step, dies=side, forks=False)
                 operations.append(operation)
             sides.append(operations)
@@ -191,8 +190,9 @@ class Plan:
 class Disk:
     """Stands between a writer and the file system: fails as planned, and notes what is on the disk."""
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir, max_file_bytes):
         self.log_dir = log_dir
+        self.full_size = max_file_bytes or math.inf
         self.note = lambda: None
         self.lock = LOCK
         self.plans = []
@@ -203,7 +203,7 @@ class Disk:
         self.destroyed = Counter()  # keys of records that others have destroyed
         self.harmed = set()  # files whose end is not ours
         self.changed = set()  # open files that others have changed, until an error names them
-        self.named = set()  # and those that one has named
+        self.settled = set()  # files that need not be named, or were
         self.appended = set()  # files that others have added bytes to
 
     def meet(self, call):
@@ -249,7 +249,12 @@ class Disk:
                 with path.open("ab") as file:
                     file.write(b"x" * int(1 + 30 * fraction))
             is_same = path.exists() and path.stat().st_size == size and what != "replace"
-            if path in self.open.values() and not is_same and path not in self.named:
+            is_full = size >= self.full_size  # it is left at once, and nobody looks at it any more
+            if (
+                path not in self.open.values() or is_full or size == 0
+            ):  # and 0 is a file whose making may yet fail
+                self.settled.add(path)
+            if not is_same and path not in self.settled:
                 self.changed.add(path)
             if what == "append":
                 self.appended.add(path)
@@ -459,7 +464,7 @@ class Life:
         self.said.append(text)
         if CHANGED.search(text):
             named = {path for path in self.disk.made if str(path) in text}
-            self.disk.named |= named
+            self.disk.settled |= named
             self.disk.changed -= named
         for call in self.calls:
             if call.state != "lost" and any(
@@ -590,6 +595,8 @@ class Life:
         self.disk.harm(what, fraction)
 
     def do_fork(self, of_child, of_parent, ending):
+        # What one of two processes does to the other's files, that one's model does not know.
+        self.disk.plans = [plan for plan in self.disk.plans if plan.action != "harm"]
         wait = self.schedule.fork(self, of_child, ending)
         for operation in of_parent:
             self.do(operation)
@@ -683,7 +690,7 @@ class Schedule:
     def run(self):
         for options, operations, ending in draw(self.number):
             self.log(f"{options} ends by {ending}")
-            life = Life(self, options, Disk(self.log_dir))
+            life = Life(self, options, Disk(self.log_dir, options["max_file_bytes"]))
             self.lives.append(life)
             if ending in ("kill", "terminate"):
                 self.fork(life, operations, ending)()
@@ -782,7 +789,7 @@ class Schedule:
         inherits = life.writer is not None
         disk = life.disk
         disk.made, disk.open, disk.synced = [], {}, {}
-        disk.changed, disk.named = set(), set()
+        disk.changed, disk.settled = set(), set()
         life.calls, life.skipped, life.said = [], {}, []
         with contextlib.nullcontext() if inherits else disk.installed(), self.hooks(life):
             threading.excepthook = threading.__excepthook__

@@ -96,6 +96,19 @@ def test_histograms_are_forgotten_too(tmp_path):
         assert found[".", "a"][-1][1][:, 2].sum() == 2
 
 
+def test_counts_written_again_are_not_histograms(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_histogram("a", [1.0, float("nan")], 2)
+        for step in (3, 8):
+            writer.add_histogram("a", [1.0], step)
+        writer.add_histogram("a", [1.0, float("nan")], 9)
+    SummaryWriter(
+        tmp_path, purge_step=5
+    ).close()  # "a" at 3 and "a/nan_count" at 2 are written again
+    found = [(step, h.num, h.nan_count) for _, _, step, _, h in fasthist.read(tmp_path)]
+    assert found == [(2, 1, 1), (3, 1, 0), (8, 1, 0), (9, 1, 1), (3, 1, 0)]
+
+
 def test_without_a_first_life(tmp_path):
     second_life(tmp_path / "new", 5)
     expected = {"loss": {7: 107, 8: 108}, "late": {5: 100}}

@@ -6,8 +6,10 @@ import itertools
 import os
 import time
 
+from fasthist.events import fields
 from fasthist.events.messages import purge_events, summary_event
 from fasthist.events.reader import raw_events
+from fasthist.events.wire import integer_field
 
 
 def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
@@ -28,7 +30,8 @@ def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
         at, wall_time, value = kept[tag]
         again.setdefault((at, wall_time), []).append(value)
     return purge_events(time.time(), step) + [
-        summary_event(values, wall_time, at) for (at, wall_time), values in again.items()
+        summary_event(values, wall_time, at) + integer_field(fields.EVENT_WRITTEN_AGAIN, 1)
+        for (at, wall_time), values in again.items()
     ]
 
 
