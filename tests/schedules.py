@@ -712,8 +712,7 @@ class Schedule:
             life.calls += skipped.values() if life.options["keep_last"] else ()
             for call in skipped.values():
                 call.state = "held"
-            if all(call.state != "held" for call in life.calls):
-                life.disk.changed.clear()  # a directory is often cleared before a flushed writer is dropped: not told
+            life.disk.changed.clear()  # a directory is often cleared before a flushed writer is dropped: not told
             life.writer = None
             gc.collect()
             life.acknowledge()
