@@ -121,9 +121,9 @@ def _from_interface(values: Any, interface: dict[str, Any]) -> DeviceArray:
     row = _format(own.name if isinstance(own, np.dtype) else np.dtype(typestr).name)
     shape, address = interface["shape"], interface["data"][0]
     strides = interface.get("strides") or _contiguous(shape, row.bits // 8)
-    from fasthist.kernels.cuda.device import driver
+    from fasthist.kernels.cuda.device import gpu_of
 
-    device = driver.gpu_of(address) if address else 0
+    device = gpu_of(address) if address else 0
     return _array(address, shape, strides, row, device, interface.get("stream") or 0, values)
 
 

@@ -391,6 +391,28 @@ def test_a_device_out_of_memory_says_so_and_works_on(on_gpu, monkeypatch):
     assert on_gpu.histogram(NORMAL).num == NORMAL.size
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_between_two_launches_leaves_no_counts_behind(
+    interruption, on_gpu, monkeypatch
+):
+    from fasthist.kernels.cuda import device
+
+    assert on_gpu.histogram(NORMAL).num == NORMAL.size
+    array = on_gpu.OnGpu(NORMAL[:100])
+    run, launched = device.driver.Call.run, []
+
+    def interrupted(call, *where):
+        launched.append(call)
+        if len(launched) == 2:
+            raise interruption
+        run(call, *where)
+
+    monkeypatch.setattr(device.driver.Call, "run", interrupted)
+    with pytest.raises(interruption):
+        fasthist.histogram(array)
+    assert fasthist.histogram(array).num == 100
+
+
 # -- producers -----------------------------------------------------------------------------------
 
 

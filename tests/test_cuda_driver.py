@@ -88,7 +88,7 @@ def test_where_there_are_two_the_driver_says_which(run):
 def test_threads_without_a_context_read_and_drop(run):
     alive = run("threads_that_read_and_drop")
     # However many batches there were.
-    assert alive["memory"] <= 40
+    assert alive["memory"] <= 64
     assert alive["host"] <= 8
     assert alive["events"] <= 16
 
@@ -161,7 +161,8 @@ def test_as_many_blocks_are_launched_as_the_registers_allow(run):
     assert launches[0] == 2 * processors
 
 
-def test_memory_that_is_refused_is_asked_for_again_and_then_named(run):
+def test_memory_that_is_refused_is_asked_for_again_and_then_named(run, need):
+    need("torch")
     outcome = run("little_memory")
     assert (outcome["once"], outcome["later"]) == (0, 0)
     assert "has no memory left" in outcome["always"]

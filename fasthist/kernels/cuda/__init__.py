@@ -55,9 +55,9 @@ def row_stack() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         if missing:
-            np.row_stack = np.vstack  # type: ignore[attr-defined]
+            vars(np)["row_stack"] = np.vstack
         try:
             yield
         finally:
             if missing:
-                del np.row_stack  # type: ignore[attr-defined]
+                del vars(np)["row_stack"]

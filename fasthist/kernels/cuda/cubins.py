@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -47,7 +46,8 @@ def load(
         Takes the kernel's name and the cubin.
     """
     key = _key(label, signature, target)
-    path = _folder() and Path(_folder(), f"{label.replace(' ', '-')}.sm_{target[0]}{target[1]}.cubin")
+    folder, name = _folder(), f"{label.replace(' ', '-')}.sm_{target[0]}{target[1]}.cubin"
+    path = Path(folder, name) if folder else None
     cached = _read(path, key) if path else None
     if cached is not None:
         # A driver that is older than the toolkit of whoever compiled it may refuse it.
@@ -81,7 +81,7 @@ def _versions() -> tuple[str, ...]:
 def _folder() -> str | None:
     """Return where Numba keeps what it compiles for the CPU; None if it can write nowhere."""
     stats = getattr(fold, "stats", None)  # a plain function has none, where the JIT is off
-    return stats and stats.cache_path
+    return None if stats is None else stats.cache_path
 
 
 def _read(path: Path, key: bytes) -> tuple[str, bytes] | None:
@@ -98,10 +98,9 @@ def _write(path: Path, key: bytes, name: str, cubin: bytes) -> None:
     body = name.encode() + b"\0" + cubin
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, other = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with open(descriptor, "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(key + _sum(body) + body)
-        os.replace(other, path)
+        Path(file.name).replace(path)  # at once, whoever else reads or writes it
 
 
 def _sum(body: bytes) -> bytes:
@@ -119,7 +118,7 @@ def _compiled(kernel: Any, signature: Sequence[str], target: tuple[int, ...]) ->
             types.Array(kind, 1, "C") if name.endswith("[]") else kind
             for kind, name in zip(kinds, signature, strict=True)
         ]
-        text, _ = cuda.compile(
+        text, _ = cuda.compile(  # type: ignore[attr-defined]
             kernel.py_func, types.void(*arguments), device=False, abi="numba", cc=target, output="ptx",
             launch_bounds=kernel.targetoptions.get("launch_bounds"),
         )  # fmt: skip

@@ -140,7 +140,7 @@ class Device:
             if edges.ndim == 2:
                 ordered = np.empty_like(edges)
                 ordered[prepared.plan.rows] = edges
-            prepared_edges = self.gpu.upload(np.ascontiguousarray(ordered), stream)
+            prepared_edges = self.gpu.upload(np.ascontiguousarray(ordered).reshape(-1), stream)
             prepared.calls = []
             return self._run(prepared, arrays, stream)
 
@@ -154,10 +154,14 @@ class Device:
                 self.gpu.check(other)
                 self.gpu.wait(first, self.gpu.record(other))
             while len(self._pending) >= MOST_PENDING:
-                with contextlib.suppress(DeviceError, IndexError):  # whoever reads it gets the error
+                with contextlib.suppress(
+                    DeviceError, IndexError
+                ):  # whoever reads it gets the error
                     self._pending.popleft().answers()
             self.gpu.sweep()
-            if self._last is not None:  # also of the same handle, which may be another stream by now
+            if (
+                self._last is not None
+            ):  # also of the same handle, which may be another stream by now
                 self.gpu.wait(first, self._last)
             yield first
 
@@ -337,6 +341,8 @@ def _need(layout: Layout, *, sampled: bool) -> Need:
 
 _devices: dict[int, Device] = {}
 _opening = threading.Lock()
+
+gpu_of = driver.gpu_of
 
 gpu = functools.cache(driver.Gpu)
 """Give a GPU itself, which outlives the `Device` that an error ends: what that has held is freed by the next."""

@@ -120,9 +120,8 @@ class Mapped(Memory):
     def __init__(self, trash: list[tuple[Any, int]], host: int, address: int, size: int) -> None:
         super().__init__(trash, address, size, np.uint64)
         self._host = host
-        self.array: NDArray[np.uint64] = np.frombuffer(
-            (ctypes.c_uint64 * size).from_address(host), dtype=np.uint64
-        )
+        numbers = (ctypes.c_uint64 * size).from_address(host)
+        self.array: NDArray[np.uint64] = np.frombuffer(memoryview(numbers), dtype=np.uint64)
 
     def __del__(self) -> None:
         self._trash.append((cu.cuMemFreeHost, self._host))
@@ -232,9 +231,7 @@ class Gpu:
         if stream is None:
             _call(cu.cuMemcpyHtoD, memory.address, source, array.nbytes)
         else:  # from pageable memory, which may change once this returns
-            _call(
-                cu.cuMemcpyHtoDAsync, memory.address, source, array.nbytes, self._stream(stream)
-            )
+            _call(cu.cuMemcpyHtoDAsync, memory.address, source, array.nbytes, self._stream(stream))
 
     def mapped(self, size: int) -> Mapped:
         """Allocate memory of the host for so many uint64."""
@@ -260,7 +257,7 @@ class Gpu:
             raise DeviceError(msg)
         if not code:
             return
-        error = DriverError("cuStreamIsCapturing", code)
+        error = DriverError(cu.cuStreamIsCapturing.__name__, code)
         if not error.lasts:
             raise error
         msg = (
@@ -284,7 +281,7 @@ class Gpu:
         """Say whether an event has come."""
         (code,) = cu.cuEventQuery(event.handle)
         if code not in (cu.CUresult.CUDA_SUCCESS, cu.CUresult.CUDA_ERROR_NOT_READY):
-            raise DriverError("cuEventQuery", code)
+            raise DriverError(cu.cuEventQuery.__name__, code)
         return bool(code == cu.CUresult.CUDA_SUCCESS)
 
     def _stream(self, handle: int) -> Any:
@@ -313,7 +310,7 @@ class Gpu:
         return self._at_once[label]
 
     def _attribute(self, name: str) -> int:
-        attribute = cu.CUdevice_attribute[f"CU_DEVICE_ATTRIBUTE_{name}"]
+        attribute = getattr(cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return int(_call(cu.cuDeviceGetAttribute, attribute, self._device))
 
     def _function(self, kernel: Any, label: str, arguments: list[Any]) -> Any:

@@ -106,10 +106,11 @@ class DeviceArrays(NamedTuple):
 
     def select(self, places: Sequence[int]) -> DeviceArrays:
         """Return some of them."""
-        columns = ([column[i] for i in places] for column in self[1:5])
-        addresses, sizes, dims, formats = columns
         return self._replace(
-            addresses=addresses, sizes=tuple(sizes), dims=tuple(dims), formats=tuple(formats)
+            addresses=[self.addresses[i] for i in places],
+            sizes=tuple(self.sizes[i] for i in places),
+            dims=tuple(self.dims[i] for i in places),
+            formats=tuple(self.formats[i] for i in places),
         )
 
     @property

@@ -61,7 +61,9 @@ class Gpu:
         del stream
         return Memory(np.zeros(size, dtype=np.uint64))
 
-    mapped = lambda self, size: self.zeros(size, 0)  # noqa: E731
+    def mapped(self, size: int) -> Memory:
+        """Allocate memory for so many uint64."""
+        return self.zeros(size, 0)
 
     def upload(self, array: NDArray[Any], stream: int | None = None) -> Memory:
         """Copy an array."""
