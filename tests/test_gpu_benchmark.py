@@ -359,7 +359,7 @@ def test_the_measuring_process_finds_packages_where_this_one_does(monkeypatch):
     given = {}
     monkeypatch.setenv("PYTHONPATH", "/of/the/user")
     monkeypatch.setattr(
-        command, "output", lambda *_, shown, **variables: given.update(variables) or (0, "")
+        command, "output", lambda *_, **variables: given.update(variables) or (0, "")
     )
     command.start_measuring(["a case"], 1)
     paths = given["PYTHONPATH"].split(os.pathsep)

@@ -73,7 +73,7 @@ class DeviceArrays(NamedTuple):
     ----------
     device : int
         Number of the GPU.
-    addresses : list of int
+    addresses : uint64[n]
     sizes, dims, formats : tuple
         As in `Layout`.
     streams : list of int
@@ -83,7 +83,7 @@ class DeviceArrays(NamedTuple):
     """
 
     device: int
-    addresses: list[int]
+    addresses: NDArray[np.uint64]
     sizes: tuple[int, ...]
     dims: tuple[tuple[tuple[int, int], ...], ...]
     formats: tuple[str, ...]
@@ -96,7 +96,7 @@ class DeviceArrays(NamedTuple):
         addresses, sizes, dims, formats, devices, streams, _, kept = zip(*arrays, strict=True)
         return cls(
             devices[0],
-            list(addresses),
+            np.array(addresses, dtype=np.uint64),
             sizes,
             dims,
             formats,
@@ -107,7 +107,7 @@ class DeviceArrays(NamedTuple):
     def select(self, places: Sequence[int]) -> DeviceArrays:
         """Return some of them."""
         return self._replace(
-            addresses=[self.addresses[i] for i in places],
+            addresses=self.addresses[np.asarray(places)],
             sizes=tuple(self.sizes[i] for i in places),
             dims=tuple(self.dims[i] for i in places),
             formats=tuple(self.formats[i] for i in places),
