@@ -96,11 +96,11 @@ def all_of_torch(tensors: list[Any]) -> DeviceArrays | None:
         return None
     if set(map(_layout_of, tensors)) != {torch.strided}:
         return None
-    names = _torch_names(torch)
-    formats = tuple(map(names.get, map(_dtype_of, tensors)))
-    tensor_type = torch.Tensor
-    if None in formats or any(map(tensor_type.is_neg, tensors)):
+    names, tensor_type = _torch_names(torch), torch.Tensor
+    dtypes = list(map(_dtype_of, tensors))
+    if not names.keys() >= set(dtypes) or any(map(tensor_type.is_neg, tensors)):
         return None
+    formats = tuple(map(names.__getitem__, dtypes))
     try:
         addresses = np.array(list(map(tensor_type.data_ptr, tensors)), dtype=np.uint64)
     except RuntimeError:  # some hold no memory of their own
@@ -118,9 +118,7 @@ def all_of_torch(tensors: list[Any]) -> DeviceArrays | None:
             if unaligned[i] or not contiguous[i]:
                 array = from_torch(tensor, int(addresses[i]), torch, FORMATS[formats[i]], streams)
                 addresses[i], dims[i] = array.address, array.dims
-    return DeviceArrays(
-        number, addresses, sizes, tuple(dims), formats, list(streams.values()), []
-    )
+    return DeviceArrays(number, addresses, sizes, tuple(dims), formats, list(streams.values()), [])
 
 
 _MOST_BYTES = 8
@@ -241,7 +239,8 @@ def _from_dlpack(values: Any, device: int) -> DeviceArray:
     strides = _contiguous(shape, row.bits // 8)
     if tensor.strides:
         strides = [stride * (row.bits // 8) for stride in tensor.strides[: tensor.ndim]]
-    # The capsule keeps the memory until it is gone itself, since nobody has taken it over.
+    # The capsule keeps the memory until it is gone itself, since nobody has taken it over: as long as it is there, JAX copies
+    # an array that a function is given to keep, instead of letting it write there.
     address = (tensor.data or 0) + tensor.byte_offset
     return _array(address, shape, strides, row, device, _LEGACY_STREAM, capsule)
 

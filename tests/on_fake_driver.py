@@ -305,18 +305,37 @@ def uploaded():
     return {"nums": [h.num, g.num]}
 
 
-def every_kernel():
-    """Launch every kernel that there is."""
-    from fasthist.dtypes import FORMATS
+def parameters():
+    """Count the parameters that some kernels declare, and those that are prepared for each."""
+    import re
 
-    for name, row in FORMATS.items():
-        kind = {8: "|u1", 16: "<u2", 32: "<u4", 64: "<u8"}[row.bits]
-        if row.is_code or name == "bool":
-            continue
-        kind = np.dtype(name).str if not row.is_code else kind
-        for buckets in "auto", [0.0, 1.0], 3:
-            fasthist.histogram(OnGpu(dtype=kind), buckets=buckets).num  # noqa: B018
-    return {}
+    from fasthist.kernels.cuda import cubins, driver
+    from fasthist.kernels.cuda.primitives import numba_cuda
+
+    declared, prepared = [], []
+    compile_, call = numba_cuda.compile, driver.Call.__init__
+
+    def compiled(*arguments, **options):
+        text, kind = compile_(*arguments, **options)
+        (entry,) = re.findall(r"\.entry\s+[\w$]+\((.*?)\)", text, flags=re.DOTALL)
+        declared.append(re.findall(r"\.param \.(\w)(\d+) ", entry))
+        return text, kind
+
+    def noted(self, *arguments):
+        call(self, *arguments)
+        prepared.append(len(self._words))
+
+    numba_cuda.compile, driver.Call.__init__ = compiled, noted
+    cubins._folder = lambda: None
+    for dtype in "<f4", "<f8", "|i1":
+        fasthist.histogram(OnGpu(dtype=dtype)).num  # noqa: B018
+        fasthist.histogram(OnGpu(dtype=dtype), buckets=[0.0, 1.0]).num  # noqa: B018
+    widths = {int(bits) for kernel in declared for _, bits in kernel}
+    return {
+        "declared": sorted(map(len, declared)),
+        "prepared": sorted(set(prepared)),
+        "widths": sorted(widths),
+    }
 
 
 def first_histogram():

@@ -42,8 +42,11 @@ def run(driver, need):
             "NUMBA_ENABLE_CUDASIM": "0",
             **variables,
         }  # fmt: skip
+        # Under coverage if this process is, which would not see it otherwise.
+        coverage = sys.modules.get("coverage")
+        runner = ["-m", "coverage", "run"] if coverage and coverage.Coverage.current() else []
         done = subprocess.run(
-            [sys.executable, "-W", "error", str(TESTS / "on_fake_driver.py"), scenario],
+            [sys.executable, "-W", "error", *runner, str(TESTS / "on_fake_driver.py"), scenario],
             capture_output=True, text=True, timeout=300, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -105,9 +108,11 @@ def test_arrays_of_the_host(run):
     assert run("uploaded") == {"nums": [0, 0]}
 
 
-@pytest.mark.parametrize("scenario", ["every_kernel"])
-def test_every_kernel_is_launched(scenario, run):
-    run(scenario)
+def test_kernels_declare_the_parameters_that_the_host_prepares(run):
+    outcome = run("parameters")
+    assert outcome["widths"] == [64]
+    assert len(outcome["declared"]) == 6
+    assert set(outcome["declared"]) == set(outcome["prepared"])
 
 
 # -- captures ------------------------------------------------------------------------------------
