@@ -97,9 +97,9 @@ def each_compiled(on_kernel: Callable[[], None]) -> Iterator[None]:
 _IMPORT = re.compile(r"^from fasthist\b([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
-def _digest(package: Path) -> str:
-    """Hash the kernels' modules and all that these import, whose values are compiled in."""
-    waiting = sorted((package / "kernels").glob("*.py"))
+def digest(package: Path, kernels: str) -> str:
+    """Hash the kernels' modules, by a pattern, and all that these import, whose values are compiled in."""
+    waiting = sorted(package.glob(kernels))
     sources: dict[Path, str] = {}
     while waiting:
         path = waiting.pop()
@@ -115,7 +115,7 @@ def _digest(package: Path) -> str:
     return hashlib.sha256("".join(sources[path] for path in sorted(sources)).encode()).hexdigest()
 
 
-_KERNELS = _digest(Path(__file__).parents[1])
+_KERNELS = digest(Path(__file__).parents[1], "kernels/*.py")
 
 
 @functools.cache
