@@ -119,8 +119,8 @@ _KERNELS = digest(Path(__file__).parents[1], "kernels/*.py")
 
 
 @functools.cache
-def _text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+def _digest_of(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -137,7 +137,7 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         # Nothing public does it; a version of Numba without these names is no worse than without this.
         with contextlib.suppress(AttributeError):
             kernel._cache._cache_file._source_stamp = (
-                _text(function.__code__.co_filename),
+                _digest_of(function.__code__.co_filename),
                 _KERNELS,
             )
         return kernel
