@@ -204,7 +204,6 @@ class Disk:
         self.harmed = set()  # files whose end is not ours
         self.changed = set()  # open files that others have changed, until an error names them
         self.settled = set()  # files that need not be named, or were
-        self.appended = set()  # files that others have added bytes to
 
     def meet(self, call):
         for plan in self.plans:
@@ -256,8 +255,6 @@ class Disk:
                 self.settled.add(path)
             if not is_same and path not in self.settled:
                 self.changed.add(path)
-            if what == "append":
-                self.appended.add(path)
             self.harmed.add(path)
             self.destroyed += before - Counter(key for key, _ in contents(self.log_dir))
             self.note()
@@ -301,8 +298,8 @@ class Disk:
                     if plan.action == "kill":
                         os.kill(os.getpid(), signal.SIGKILL)
                     if plan.action == "die":
-                        # How much of it is in the file is not known then: all behind the last whole record is cut off.
-                        disk.changed -= disk.appended
+                        # How much of it is in the file is not known then, and so not what others have done to it.
+                        disk.changed.clear()
                         raise Death
                     return written
 

@@ -161,8 +161,9 @@ class EventFile:
             if not arrived:
                 raise
             return arrived
-        except BaseException:  # what ends a thread, or Ctrl-C
+        except BaseException:  # what ends a thread, or Ctrl-C: how much was written is not known
             self._cut(None)
+            self.usable = False
             raise
         self.size += len(data)
         return len(records)
