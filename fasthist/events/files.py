@@ -171,14 +171,14 @@ class EventFile:
     def _cut(self, surplus: int | None) -> None:
         """Cut so many bytes off the end, or all behind the last whole record; where it cannot be done, give up."""
         # Never to an absolute size: somebody may have made the file shorter, and a hole hides what is behind it.
-        end = os.fstat(self._file.fileno()).st_size
-        if surplus is None:
-            surplus = max(end - self.size, 0)
         try:
+            end = os.fstat(self._file.fileno()).st_size
+            if surplus is None:
+                surplus = max(end - self.size, 0)
             self._file.truncate(max(end - surplus, 0))
         except OSError:
             self.usable = False
-            self._torn = surplus
+            self._torn = surplus or 0
 
     def publish(self, *, fsync: bool) -> None:
         """Have the system write to the disk, if asked; other processes see the file as it grows."""
