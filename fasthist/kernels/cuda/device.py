@@ -159,9 +159,8 @@ class Device:
                 ):  # whoever reads it gets the error
                     self._pending.popleft().answers()
             self.gpu.sweep()
-            if (
-                self._last is not None
-            ):  # also of the same handle, which may be another stream by now
+            # Also if the handle is the same, which may be another stream by now.
+            if self._last is not None:
                 self.gpu.wait(first, self._last)
             yield first
 
