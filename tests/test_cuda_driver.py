@@ -96,6 +96,11 @@ def test_threads_without_a_context_read_and_drop(run):
     assert alive["events"] <= 16
 
 
+def test_plans_are_kept_and_edges_are_not(run):
+    outcome = run("edges_of_many_shapes")
+    assert outcome["grown"] <= outcome["plans"]
+
+
 def test_batches_that_nobody_reads_are_dropped_in_a_thread_without_a_context(run):
     run("dropped_unread")
 
