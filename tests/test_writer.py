@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import queue
 import re
 import shutil
 import signal
@@ -52,6 +53,10 @@ def wait_until(happened):
 def take_time():
     """Give the writer's thread time for what it must not do."""
     time.sleep(0.1)
+
+
+def fails(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 # -- when what is written -------------------------------------------------------------------------
@@ -1252,7 +1257,80 @@ def test_a_thread_that_dies_in_a_write_leaves_nothing_of_it(tmp_path, monkeypatc
     wait_until(lambda: not lives and not writer._log._thread.is_alive())
     writer.close()
     assert steps(tmp_path) == [1]
-    assert len(files(tmp_path)) == 1
+
+
+def test_a_writer_dropped_after_an_error_is_closed_at_once(tmp_path, monkeypatch):
+    """The loss that is still to be told, from the same turn of the thread as an error raised here, keeps no frames."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda hooked: told.append(str(hooked.exc_value)))
+    writer = EventFileWriter(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(writer._log._file, "append", fails)
+        writer.add_event(event(1))
+        writer.add_event(lambda: 1 / 0, tags=["a"])
+        with pytest.raises(WriteError, match=HELD.format(1)):
+            writer.flush()
+    del writer
+    gc.collect()
+    assert steps(tmp_path) == [1]
+    assert "'a', step 0: it cannot be encoded" in "".join(told)
+
+
+def test_a_file_given_up_is_looked_at_first(tmp_path, file_size_limit, monkeypatch):
+    class AppendOnly(FileIO):
+        def truncate(self, size=None):  # noqa: ARG002
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(module, "FileIO", AppendOnly)
+    writer = EventFileWriter(tmp_path)
+    writer.add_event(event(0))
+    writer.flush()
+    (path,) = files(tmp_path)
+    file_size_limit(path.stat().st_size + 20)
+    path.unlink()
+    writer.add_event(event(1, size=500))
+    with pytest.raises(WriteError):
+        writer.flush()
+    file_size_limit(None)
+    with pytest.raises(WriteError, match="the event file was deleted"):
+        writer.flush()
+    assert steps(tmp_path) == [1]
+    writer.close()
+
+
+@dies
+def test_what_a_dead_thread_was_asked_takes_no_error_from_the_next(tmp_path):
+    writer = EventFileWriter(tmp_path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writer._log, "_next_requests", sys.exit)
+        writer.add_event(event(1))
+        wait_until(lambda: not writer._log._thread.is_alive())
+        writer._log._wake.put(
+            background._Request("flush", queue.SimpleQueue())
+        )  # as by who came too late
+    writer.add_event(lambda: 1 / 0, tags=["a"])
+    with pytest.raises(WriteError, match="'a', step 0: it cannot be encoded"):
+        writer.flush()
+    writer.close()
+    assert steps(tmp_path) == [1]
+
+
+def test_what_else_was_lost_is_told_when_the_last_close_fails(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        sys,
+        "unraisablehook",
+        lambda hooked: told.extend([str(hooked.exc_value), *hooked.exc_value.__notes__]),
+    )
+    writer = EventFileWriter(tmp_path)
+    monkeypatch.setattr(writer._log._file, "append", fails)
+    writer.add_event(event(1))
+    writer.add_event(lambda: 1 / 0, tags=["a"])
+    with pytest.raises(WriteError, match=HELD.format(1)):
+        writer.close()
+    del writer
+    gc.collect()
+    assert "'a', step 0: it cannot be encoded" in "".join(told)
 
 
 def test_sigterm_tells_what_could_not_be_written(tmp_path):

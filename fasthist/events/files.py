@@ -107,7 +107,12 @@ class EventFile:
 
     def check(self) -> None:
         """Look whether the file is where it was, and ends where it should; see `AppendOnly`."""
-        status = os.fstat(self._file.fileno())
+        try:
+            status = os.fstat(self._file.fileno())
+        except OSError:
+            if self.usable:
+                raise
+            return  # the write that failed has said so
         try:
             self._check(status)
         except OSError:
