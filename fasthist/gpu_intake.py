@@ -66,9 +66,7 @@ def plain_types(torch: Any) -> set[type]:
     return {torch.Tensor, torch.nn.Parameter}
 
 
-_device_of, _layout_of, _is_nested, _dtype_of = map(
-    operator.attrgetter, ("device", "layout", "is_nested", "dtype")
-)
+_dtype_of, _is_nested = map(operator.attrgetter, ("dtype", "is_nested"))
 
 
 def all_of_torch(tensors: list[Any]) -> DeviceArrays | None:
@@ -91,25 +89,24 @@ def all_of_torch(tensors: list[Any]) -> DeviceArrays | None:
         getattr(tensor, "_is_flat_param", False) for tensor in tensors
     ):
         return None
-    device, *others = set(map(_device_of, tensors))
-    if others or device.type != TORCH_KIND or any(map(_is_nested, tensors)):
-        return None
-    if set(map(_layout_of, tensors)) != {torch.strided}:
-        return None
+    # Each question takes 15 us of 300 tensors. Their layout need not be asked: where it is not dense, they give no address.
     names, tensor_type = _torch_names(torch), torch.Tensor
+    number, *others = set(map(tensor_type.get_device, tensors))
+    if others or tensors[0].device.type != TORCH_KIND or any(map(_is_nested, tensors)):
+        return None
     dtypes = list(map(_dtype_of, tensors))
     if not names.keys() >= set(dtypes) or any(map(tensor_type.is_neg, tensors)):
         return None
     formats = tuple(map(names.__getitem__, dtypes))
     try:
         addresses = np.array(list(map(tensor_type.data_ptr, tensors)), dtype=np.uint64)
-    except RuntimeError:  # some hold no memory of their own
+    except RuntimeError:  # some are sparse, or hold no memory of their own
         return None
     sizes = tuple(map(tensor_type.numel, tensors))
     if not addresses.all() and any(sizes[i] for i in np.flatnonzero(addresses == 0)):
         return None
     dims: list[tuple[tuple[int, int], ...]] = [()] * len(tensors)
-    number = device.index or 0
+    number = max(number, 0)
     streams = {number: torch.cuda.current_stream(number).cuda_stream}
     contiguous = list(map(tensor_type.is_contiguous, tensors))
     unaligned = addresses % _MOST_BYTES > 0
