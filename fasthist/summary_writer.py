@@ -19,16 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fasthist import compute
-from fasthist.arguments import (
-    as_bins,
-    as_count,
-    as_directory,
-    as_part_of_path,
-    as_step,
-    as_text,
-    as_wall_time,
-)
+from fasthist import arguments, compute
 from fasthist.buckets import tensorflow_buckets
 from fasthist.errors import ArgumentError
 from fasthist.events import messages
@@ -39,7 +30,7 @@ from fasthist.events.writer import QUEUE_BYTES, EventFileWriter, WhenFull
 from fasthist.hist import Histogram
 from fasthist.raw_writer import RawWriter
 from fasthist.series import WrittenStep, parse_statistics
-from fasthist.thinning import Thinning, last_events
+from fasthist.thinning import Thinning
 from fasthist.tree import named_leaves
 
 
@@ -130,11 +121,11 @@ class SummaryWriter(RawWriter):
         if writer is not None and chosen:
             msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
             raise ArgumentError(msg)
-        as_part_of_path("comment", comment, "")
-        purge_from = None if purge_step is None else as_step(purge_step, "purge_step")
+        arguments.as_part_of_path("comment", comment, "")
+        purge_from = None if purge_step is None else arguments.as_step(purge_step, "purge_step")
         thinning = Thinning(every, keep_last=keep_last)
         if writer is not None:
-            foreign = ForeignWriter(writer, functools.partial(last_events, thinning))
+            foreign = ForeignWriter(writer, thinning.last_events)
             super().__init__(foreign.get_logdir(), foreign, thinning)
         else:
             if not chosen:
@@ -148,9 +139,9 @@ class SummaryWriter(RawWriter):
                 queue_bytes=queue_bytes,
                 when_full=when_full,
                 max_file_bytes=max_file_bytes,
-                last_events=functools.partial(last_events, thinning),
+                last_events=thinning.last_events,
             )
-            super().__init__(as_directory(chosen), events, thinning)
+            super().__init__(arguments.as_directory(chosen), events, thinning)
         self.max_queue, self.flush_secs = max_queue, flush_secs
         self.filename_suffix = filename_suffix
         self.purge_step = None  # as in torch, once it is written
@@ -197,7 +188,7 @@ class SummaryWriter(RawWriter):
             int64. None writes 0; TensorBoard shows one histogram for each step.
         bins : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
             `buckets` of `fasthist.histogram`. "auto" is ours; numpy's other names, such as "fd", mean what they mean there.
-            Edges may be equal, which makes them one, and the outermost may be infinite.
+            Equal edges become one, and the outermost may be infinite.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
@@ -213,26 +204,31 @@ class SummaryWriter(RawWriter):
         Raises
         ------
         ArrayError, DeviceError
-            `values` is no dense array of real numbers that can be read.
+            `values` must be a dense array of real numbers, in memory that fasthist can read.
         BucketsError
             `bins` is none of the above.
         ArgumentError
             `tag`, `global_step`, `walltime`, `max_bins`, `stats`, `display_name` or `description` cannot be written, or
             `bins` is given for a finished histogram.
         WriteError
-            The file cannot be written; the event is held.
+            The file cannot be written; the event is kept for the next attempt.
 
         Notes
         -----
-        Where there is no finite value no histogram is written. Scalars ``<tag>/nan_count``,
-        ``<tag>/posinf_count`` and ``<tag>/neginf_count`` go with it, those that are not 0.
+        Without finite values no histogram is written. Scalars ``<tag>/nan_count``, ``<tag>/posinf_count`` and
+        ``<tag>/neginf_count`` go with it, if they are not 0.
         """
         tag = messages.check_tag(tag)
         statistics = parse_statistics(stats)
-        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        wall_time, step = arguments.as_wall_time(walltime), arguments.as_step(global_step)
         if max_bins is not None:
-            max_bins = as_count("max_bins", max_bins, 1, "leave it out to write all buckets")
-        shown = as_text("display_name", display_name), as_text("description", description)
+            max_bins = arguments.as_count(
+                "max_bins", max_bins, 1, "leave it out to write all buckets"
+            )
+        shown = (
+            arguments.as_text("display_name", display_name),
+            arguments.as_text("description", description),
+        )
         if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
@@ -243,10 +239,9 @@ class SummaryWriter(RawWriter):
         if not due and not self._thinning.keeps_last:
             return
         if not isinstance(values, Histogram):
-            values = compute.histogram(values, buckets=as_bins(bins), name=tag)
-        written = WrittenStep(
-            {tag: values}, statistics, max_bins, wall_time, step, self._ranges, *shown
-        )
+            values = compute.histogram(values, buckets=arguments.as_bins(bins), name=tag)
+        step_of = (statistics, max_bins, wall_time, step, self._ranges)
+        written = WrittenStep({tag: values}, *step_of, *shown)
         if due:
             self._add_histograms(written)
         else:
@@ -265,7 +260,7 @@ class SummaryWriter(RawWriter):
         Parameters
         ----------
         tree : mapping, sequence, dataclass or model, nested
-            Of arrays or finished histograms; tags as in `fasthist.histograms`.
+            Arrays or finished histograms; tags as in `fasthist.histograms`.
         global_step, walltime, stats
             As in `add_histogram`.
 
@@ -274,9 +269,9 @@ class SummaryWriter(RawWriter):
         ArrayError, DeviceError
             A leaf cannot be read; nothing is written.
         ArgumentError
-            Two leaves have one tag, or a tag, `global_step`, `walltime` or `stats` cannot be written.
+            Two leaves have the same tag, or a tag, `global_step`, `walltime` or `stats` cannot be written.
         WriteError
-            The file cannot be written; the event is held.
+            The file cannot be written; the event is kept for the next attempt.
 
         Examples
         --------
@@ -284,37 +279,33 @@ class SummaryWriter(RawWriter):
         ...     writer.add_histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}, global_step=1)
         """
         statistics = parse_statistics(stats)
-        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        wall_time, step = arguments.as_wall_time(walltime), arguments.as_step(global_step)
         late: set[str] = set()
         if self._thinning.every > 1:
             tree = named_leaves(tree)
             late = {tag for tag in tree if not self._thinning.is_due(tag, step)}
             if not self._thinning.keeps_last:
                 tree = {tag: leaf for tag, leaf in tree.items() if tag not in late}
-        found = compute.histograms(tree)
-        for tag in found:
+        counted = compute.histograms(tree)
+        for tag in counted:
             messages.check_tag(tag)
-        for tag in late & found.keys():
-            one = {tag: found.pop(tag)}
-            self._thinning.skip(
-                tag, WrittenStep(one, statistics, None, wall_time, step, self._ranges)
-            )
-        if found:
-            self._add_histograms(
-                WrittenStep(found, statistics, None, wall_time, step, self._ranges)
-            )
+        step_of = (statistics, None, wall_time, step, self._ranges)
+        for tag in late & counted.keys():
+            self._thinning.skip(tag, WrittenStep({tag: counted.pop(tag)}, *step_of))
+        if counted:
+            self._add_histograms(WrittenStep(counted, *step_of))
 
     def estimate_size(
         self, tree: Any, steps: int, *, stats: bool | Iterable[str | float] = False
     ) -> int:
-        """Say how many bytes it takes to log a tree at so many steps, counting it once and writing nothing.
+        """Return how many bytes it takes to log a tree at so many steps; counts it once and writes nothing.
 
         Parameters
         ----------
         tree, stats
             As in `add_histograms`.
         steps : int
-            Steps from the first to the last, of which `every` is taken account of.
+            Number of steps, first to last; `every` is taken into account.
 
         Returns
         -------
@@ -327,10 +318,8 @@ class SummaryWriter(RawWriter):
         >>> writer.estimate_size({"weight": [0.1, 0.2]}, steps=100_000) < 1_000_000
         True
         """
-        found = compute.histograms(tree)
-        event = WrittenStep(
-            found, parse_statistics(stats), None, time.time(), max(steps - 1, 0), {}
-        ).encode()
+        now, last, statistics = time.time(), max(steps - 1, 0), parse_statistics(stats)
+        event = WrittenStep(compute.histograms(tree), statistics, None, now, last, {}).encode()
         return (len(event) + OVERHEAD) * -(-steps // self._thinning.every)
 
     def _add_histograms(self, written: WrittenStep) -> None:

@@ -291,7 +291,7 @@ def test_chunks_that_change(da):
 
 
 def test_wrong_arguments(da):
-    with pytest.raises(BucketsError, match=r"buckets=0 is no possible number"):
+    with pytest.raises(BucketsError, match=r"buckets=0 must be between 1 and"):
         fasthist.histogram(da.ones(3), buckets=0)
     with pytest.raises(fasthist.FasthistError, match=r"threads=0"):
         fasthist.histogram(da.ones(3), threads=0)

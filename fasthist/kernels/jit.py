@@ -136,7 +136,10 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         # and compile all again after the same version is installed once more. What the files hold decides instead.
         # Nothing public does it; a version of Numba without these names is no worse than without this.
         with contextlib.suppress(AttributeError):
-            kernel._cache._cache_file._source_stamp = (_text(function.__code__.co_filename), _KERNELS)
+            kernel._cache._cache_file._source_stamp = (
+                _text(function.__code__.co_filename),
+                _KERNELS,
+            )
         return kernel
 
     return decorate
