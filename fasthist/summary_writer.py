@@ -287,8 +287,9 @@ class SummaryWriter(RawWriter):
             if not self._thinning.keeps_last:
                 tree = {tag: leaf for tag, leaf in tree.items() if tag not in late}
         counted = compute.histograms(tree)
-        for tag in counted:
+        for tag in counted.keys() - self._tags:
             messages.check_tag(tag)
+        self._tags |= counted.keys()
         step_of = (statistics, None, wall_time, step, self._ranges)
         for tag in late & counted.keys():
             self._thinning.skip(tag, WrittenStep({tag: counted.pop(tag)}, *step_of))

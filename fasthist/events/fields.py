@@ -34,6 +34,7 @@ HISTO_LIMITS = 6
 HISTO_COUNTS = 7
 
 # Fields of ours, which other readers pass over: no message of TensorFlow's has a number near theirs.
+EVENT_WRITTEN_AGAIN = 1001
 HISTO_ZERO_COUNT = 1001
 HISTO_SQUARED_DEVIATIONS = 1002
 TENSOR_MOMENTS = 1001

@@ -228,7 +228,7 @@ class RunFiles(Generic[Restored]):
                     self._others_rows.add(read_text(value.tag))
             share = zeros.get(value.tag, math.nan) if zeros else math.nan
             made.append(Found(read_text(value.tag), place, form, specials, share))
-        for tag, counts in told.items():
+        for tag, counts in () if event.again else told.items():
             if all(_is_count(count) for count in counts):
                 made.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
         if is_back:

@@ -1,7 +1,7 @@
 """`read`: the histograms in event files, whoever wrote them, while they are still written to.
 
 Two ways in: `read` gives the histograms of files and runs, with the guarantees of `fasthist.events.finding`;
-`raw_values` the values of one run as bytes, for who writes them again.
+`raw_events` the values of one run as bytes, for who writes them again.
 """
 
 from __future__ import annotations
@@ -133,8 +133,18 @@ class EventReader:
                         yield ReadHistogram(name, found.tag, event.step, event.wall_time, histogram)
 
 
-def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, float, bytes]]:
-    """Yield tag, step, wall time and encoded ``Summary.Value`` of every value in the event files of one run.
+class RawEvent(NamedTuple):
+    """An event whose values are not decoded."""
+
+    step: int
+    wall_time: float
+    starts: bool
+    values: list[tuple[str, bytes]]
+    """Tag and encoded ``Summary.Value``."""
+
+
+def raw_events(log_dir: str | os.PathLike[str]) -> Iterator[RawEvent]:
+    """Yield every event in the event files of one run.
 
     Directories in it, damaged records and an incomplete one are skipped; `log_dir` need not exist. Holds one block or
     one record.
@@ -150,5 +160,4 @@ def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, floa
                     (read_text(read_value(payload, place).tag), payload[slice(*place)])
                     for place in event.values
                 ]
-                for tag, value in values:
-                    yield tag, event.step, event.wall_time, value
+                yield RawEvent(event.step, event.wall_time, event.starts, values)
