@@ -72,7 +72,8 @@ def _common(a: Reading, b: Reading) -> tuple[Steps, NDArray[np.intp], NDArray[np
 
 def _ratio(a: Floats, b: Floats, otherwise: float = 0.0) -> Floats:
     """Return a / b, or `otherwise` where b is 0."""
-    return np.divide(a, b, out=np.full(b.size, otherwise), where=b > 0)
+    ratio: Floats = np.divide(a, b, out=np.full(b.size, otherwise), where=b > 0)
+    return ratio
 
 
 def vanishing_gradient(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
