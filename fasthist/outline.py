@@ -24,7 +24,7 @@ _MOST_VALUES = 300
 """Distinct values that get a row each: the 256 of an int8 lattice, and points for those a sample has missed."""
 
 ROOM = _MOST_VALUES + 100 + 2
-"""Rows to make room for: there may be an empty one before each value that holds a hundredth of all."""
+"""Rows to allocate: an empty one may precede each value that holds a hundredth of all."""
 
 _CELLS = 60
 """Two for each bin of the page: where steps share an axis, its bins' borders may lie anywhere in ours."""
@@ -39,49 +39,35 @@ _NARROW = 2.0**-22
 """Width of that row, as a share of the range: less than a thousandth of a pixel on the page."""
 
 _UNIT = 2.0**-23
-"""Least width of it, as a share of the largest value, so that it survives a reader that takes edges as float32."""
+"""Its least width, as a share of the largest value, so that it survives a reader that takes edges as float32."""
 
 FAR = 16.0
-"""How many times its range values may be away from zero for float32 still to show them apart."""
+"""Most distance from zero, in units of the values' range, at which float32 still tells them apart."""
 
 _FAR_NARROW = 2.0**-38
-"""Width of the row of a value that is further away; below, the least."""
+"""Width of the row of a single value further away from zero than that; below, its least width."""
 
 _FAR_UNIT = 2.0**-46
 
 _THIN = 2.0**-12
-"""Width of the row of any other value that stands alone."""
+"""Width of the row of any other single value."""
 
 _GAP = 1 / 2000
 """Share of the range that must be empty for the row before it to end."""
 
 
 def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
-    """Choose rows for sorted points; runs in Python as well as compiled.
+    """Choose rows for sorted points and return their number; runs in Python as well as compiled.
 
-    Parameters
-    ----------
-    points : sequence of float, or float64[k]
-        Finite, in ascending order.
-    reach : sequence of float, or float64[k + 1]
-        ``reach[i]`` elements lie before point ``i``; the last is the number of all.
-    limit : int
-        Most rows, 1 at least, in either form: with or without rows for the gaps between them.
-    rows : float64[ROOM, 3]
-        Filled: left edge, right edge and count. They begin at the first point, end at the last, and do not overlap.
-        The one row of equal points has no width. Empty rows stand before those that hold much, since the page's
-        percentiles know no left edges.
+    `points`, float64[k] or a sequence, are finite and ascending; ``reach[i]``, float64[k + 1], elements lie before point ``i``,
+    and the last is the number of all. `limit`, at least 1, is the most rows in either form: with or without rows for the gaps
+    between them. Fills `rows`, float64[ROOM, 3], with left edge, right edge and count: they begin at the first point, end
+    at the last, and do not overlap. The one row of equal points has no width. Empty rows stand before those that hold
+    much, since the page's percentiles ignore left edges.
 
-    Returns
-    -------
-    int
-        The number of rows.
-
-    Notes
-    -----
-    Up to `limit` distinct values get a row each, up to 300 where they repeat and `limit` is `MOST_ROWS`. Others are
-    grouped, from the left, until a group holds a share of the mass or would reach into the next cell of equal width; if
-    that makes too many groups, the share grows.
+    Up to `limit` distinct values get a row each, up to 300 where they repeat and `limit` is `MOST_ROWS`. Others are grouped,
+    from the left, until a group holds a share of the mass or would reach into the next cell of equal width; if that makes
+    too many groups, the share grows.
     """
     size = len(points)
     total = reach[size]
@@ -113,7 +99,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
             if different > values:
                 break
     cells = min(_CELLS, max(1, limit // 4))
-    # Four points in a row, so that no gap between rows is there by chance.
+    # At least four points in a row, so that gaps between rows are not there by chance.
     usual = total * max(_SHARE, 1.6 / limit, 4.0 / size)
     most = 0.0 if different <= values else usual
     allowed = values + 100 if most == 0.0 else limit

@@ -70,8 +70,8 @@ class Chunks:
     def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
         """Return ``values, first, last, rows`` for a span.
 
-        `values` are carrier[n], contiguous and in native byte order: the whole array, or `buffer`. Chunks `first` to `last` - 1 of
-        it are the span's; `rows` is where these rows begin in a table with a row for each chunk of the array.
+        `values` are carrier[n], contiguous and in native byte order: the whole array, or `buffer`. Chunks `first` to
+        `last` - 1 of it are the span's; `rows` is where these rows begin in a table with a row for each chunk of the array.
         """
         if self.flat is not None:
             return self.flat, span.start, span.stop, slice(None)

@@ -19,8 +19,8 @@ def wasserstein(
 ) -> float:  # fmt: skip
     """Integrate the difference of two distributions.
 
-    Edges are float64[n + 1], increasing, and their range must not overflow; counts, uint64[n] or float64[n], are not all 0. Values
-    are spread evenly between edges.
+    Edges are float64[n + 1], increasing, and their range must not overflow; counts, uint64[n] or float64[n], are not all 0.
+    Values are spread evenly between edges.
     """
     area: float = _walk(*map(_of_one_type, (edges_a, counts_a, edges_b, counts_b)))
     return area
