@@ -39,20 +39,9 @@ def written_buckets(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Choose the buckets to write: none of zero width, no two empty ones side by side.
 
-    Parameters
-    ----------
-    edges : float64[n + 1]
-        From the smallest to the largest finite value; the last bucket may have no width.
-    counts : uint64[n] or float64[n]
-    max_buckets : int, optional
-        Merge equally many neighbours so that no more than this many are left.
-
-    Returns
-    -------
-    edges : float64[k + 1]
-        Strictly increasing, but for a constant, which has one bucket of no width; with the same ends.
-    counts : float64[k]
-        As the file stores them, with the same sum.
+    `edges`, float64[n + 1], go from the smallest to the largest finite value, and the last bucket may have no width. At most
+    `max_buckets` are left, by merging equally many neighbours. Returns edges, float64[k + 1], strictly increasing, with the
+    same ends (a constant has one bucket of no width), and counts, float64[k], with the same sum.
     """
     check_limit(max_buckets)
     low, high = float(edges[0]), float(edges[-1])
@@ -65,7 +54,7 @@ def written_buckets(
         left = max(high - max(narrow, math.ulp(high)), before / 2 + high / 2)
         if before < left < high:
             edges = np.concatenate((edges[:-2], (left, high)))
-        else:  # there is no number between
+        else:  # no double lies between
             edges = np.concatenate((edges[:-2], (high,)))
             counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
     if edges[1] == low:  # the last edge of a caller's edges, which the last bucket holds

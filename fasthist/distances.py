@@ -18,10 +18,9 @@ from fasthist.display import contiguous
 from fasthist.events.restoring import Joined
 from fasthist.hist import Histogram
 from fasthist.kernels import transport
+from fasthist.quantiles import HEAVY, NARROW
 
 Floats = NDArray[np.float64]
-
-_HEAVY, _NARROW = 1 / 100, 2.0**-19  # of the values, and of the range: such a row is one value
 
 _FAR = 2.0**1000
 _DECILES = np.arange(1, 10) / 10
@@ -139,14 +138,14 @@ def _on_same_points(rows_a: Floats, rows_b: Floats) -> Floats:
     points = np.unique(np.concatenate([rows[:, :2].ravel() for rows in both]))
     exponent = _exponent(points)
     points = np.ldexp(points, -exponent)
-    narrow = _NARROW * (points[-1] - points[0])
+    narrow = NARROW * (points[-1] - points[0])
     scaled = (_jumping(rows, np.ldexp(rows[:, :2], -exponent), points, narrow) for rows in both)
     return np.stack(list(scaled))
 
 
 def _jumping(rows: Floats, edges: Floats, points: Floats, narrow: float) -> Floats:
     counts = rows[:, 2]
-    spike = (counts > _HEAVY * counts.sum()) & (edges[:, 1] - edges[:, 0] <= narrow)
+    spike = (counts > HEAVY * counts.sum()) & (edges[:, 1] - edges[:, 0] <= narrow)
     spread = np.cumsum(np.where(spike, 0.0, counts))
     ends = np.column_stack((np.append(0.0, spread[:-1]), spread))
     smooth = np.interp(points, edges.ravel(), ends.ravel())

@@ -14,8 +14,6 @@ from collections.abc import Iterable
 def printable(text: str) -> str:
     r"""Escape what a terminal would obey instead of show, such as line ends and colour codes.
 
-    Examples
-    --------
     >>> print(printable("fc\x1b[31m/größe"))
     fc\x1b[31m/größe
     """

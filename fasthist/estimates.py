@@ -7,9 +7,7 @@ import math
 import numpy as np
 
 from fasthist.hist import Histogram
-
-_NARROW = 2.0**-19
-"""Share of half the range: a narrower row holds one value."""
+from fasthist.quantiles import NARROW
 
 
 def spread(histogram: Histogram) -> tuple[float, float, bool]:
@@ -63,6 +61,6 @@ def zero_share(histogram: Histogram, told: float = math.nan) -> float:
     left, right, counts = rows[holds].T
     # A constant has one row, as wide as what float32 can tell from it.
     reach = max(rows[-1, 1] / 2 - rows[0, 0] / 2, 0.0) if len(rows) > 1 else 2.0**-6
-    if (right / 2 - left / 2 > _NARROW * reach).any():
+    if (right / 2 - left / 2 > NARROW * reach).any():
         return math.nan
     return float(counts.sum() / histogram.num)

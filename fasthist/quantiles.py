@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_HEAVY = 1 / 100
-_NARROW = 2.0**-19
+HEAVY, NARROW = 1 / 100, 2.0**-19
+"""Share of the values, and of half their range: a row with more of one on less of the other stands for one value."""
 
 
 def stands_for_one(edges: NDArray[np.float64], counts: NDArray[Any], i: int) -> float | None:
@@ -20,8 +20,8 @@ def stands_for_one(edges: NDArray[np.float64], counts: NDArray[Any], i: int) -> 
     """
     left, right = float(edges[i]), float(edges[i + 1])
     # Halved, since the range may overflow.
-    narrow = _NARROW * (float(edges[-1]) / 2 - float(edges[0]) / 2)
-    if right / 2 - left / 2 > narrow or counts[i] <= _HEAVY * counts.sum():
+    narrow = NARROW * (float(edges[-1]) / 2 - float(edges[0]) / 2)
+    if right / 2 - left / 2 > narrow or counts[i] <= HEAVY * counts.sum():
         return None
     return right if 0 < i == counts.size - 1 else left
 

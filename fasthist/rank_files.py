@@ -1,9 +1,9 @@
-"""The event files that the ranks of a run wrote, each on its own: which rank each belongs to, their contents and sum.
+"""The event files that the ranks of a run wrote: which rank each belongs to, their contents and sum.
 
-A rank has a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice,
-in the order of their names: for their contents, and to add them up. In memory are the tags and steps, 1 MB or so for each
-rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of what a rank has
-written twice, as after a restart, the last counts.
+A rank has a directory of its own, or a ``filename_suffix`` of its own in a shared one. Its files are read twice, in the
+order of their names: for their contents, and to add them up. Memory holds the tags and steps, about 1 MB for each rank,
+and the histograms that some rank has not come to yet: few, if the ranks log in the same order. If a rank has written
+a step twice, as after a restart, the last counts.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def find_ranks(directory: Path) -> list[Rank]:
     """Group the event files in a directory, and in those in it, by rank; ArgumentError if that is not possible."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "is not there"
-        msg = f"{directory} {what}. Accepted: a directory that the ranks' event files are in."
+        msg = f"{directory} {what}. Accepted: a directory with the ranks' event files."
         raise ArgumentError(msg)
     files: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(directory.rglob("*tfevents*")):
@@ -82,9 +82,7 @@ def find_ranks(directory: Path) -> list[Rank]:
         name = "/".join(part for part in (place.strip("."), suffix) if part) or "."
         ranks.append(Rank(name, paths))
     if not ranks:
-        msg = (
-            f"{directory} has no event files. Accepted: a directory that those of the ranks are in."
-        )
+        msg = f"{directory} has no event files. Accepted: a directory with those of the ranks."
         raise ArgumentError(msg)
     if len(ranks) == 1:
         msg = (
@@ -209,15 +207,14 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
                 yield whole
             key = (item.tag, item.step)
             for number, other in enumerate(streams):
-                # A whole set of histograms is no longer waiting.
-                while (
-                    number not in waiting.get(key, {number: 0}) and index.holders[key] >> number & 1
-                ):
+                holds = index.holders[key] >> number & 1
+                # A complete set of histograms is no longer waiting.
+                while holds and number not in waiting.get(key, {number: 0}):
                     met = next(other, None)
                     if met is None:
                         msg = (
                             f"the files of {ranks[number].name} became shorter while they were read. "
-                            "Accepted: files that nobody rewrites meanwhile. Hint: merge again."
+                            "Accepted: files that do not change meanwhile. Hint: merge again."
                         )
                         raise ArgumentError(msg)
                     if whole := joined(number, met):
@@ -227,9 +224,9 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 def added(parts: list[Histogram]) -> Histogram:
     """Add up histograms from files, of disjoint values and without an outline; BucketsError if counts are fractional.
 
-    `num`, special values, extremes and sums follow the rules of ``+``. Where all buckets are TensorFlow's, as far as a file
-    tells, the counts are exact. Else the sum has an outline, made of the parts' buckets, inside which values are taken to
-    be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
+    `num`, special values, extremes and sums follow the rules of ``+``. If all buckets can be TensorFlow's, the counts are
+    exact. Otherwise the sum has an outline made of the parts' buckets, with the values of a bucket spread evenly: the share
+    below any value is within 2 % of that of all values if the parts are outlines.
     """
     if any(part.counts.dtype.kind == "f" for part in parts):
         msg = "counts that are not whole numbers, or beyond 2**53, cannot be added. Accepted: whole counts."

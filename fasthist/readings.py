@@ -175,12 +175,14 @@ class Reading:
     @property
     def norm(self) -> Floats:
         """L2 norm, float64[n]."""
-        return self.rms * np.sqrt(self.num)
+        norm: Floats = self.rms * np.sqrt(self.num)
+        return norm
 
     @property
     def largest(self) -> Floats:
         """Largest magnitude, float64[n]."""
-        return np.maximum(np.abs(self.min), np.abs(self.max))
+        largest: Floats = np.maximum(np.abs(self.min), np.abs(self.max))
+        return largest
 
     @property
     def gain(self) -> Floats:
@@ -188,7 +190,8 @@ class Reading:
 
         An unknown `fan_in` is taken to be that of a square matrix.
         """
-        return self.rms * np.sqrt(np.sqrt(self.num) if self.fan_in is None else self.fan_in)
+        gain: Floats = self.rms * np.sqrt(np.sqrt(self.num) if self.fan_in is None else self.fan_in)
+        return gain
 
     @property
     def is_matrix(self) -> bool:

@@ -50,18 +50,21 @@ def _stretch(mask: Mask, share: float = 0.2) -> slice | None:
 
 def _lasting(
     check: str, reading: Reading, steps: Steps, values: Floats, mask: Mask, share: float = 0.2
-) -> Iterator[Hit]:
-    """Yield a hit with the median value if the mask holds for long enough."""
-    if (held := _stretch(mask, share)) is not None:
-        first, last = int(steps[held.start]), int(steps[held.stop - 1])
-        yield Hit(check, reading.tag, first, last, float(np.median(values[held])))
+) -> list[Hit]:
+    """Return a hit with the median value if the mask holds for long enough."""
+    if (held := _stretch(mask, share)) is None:
+        return []
+    first, last = int(steps[held.start]), int(steps[held.stop - 1])
+    return [Hit(check, reading.tag, first, last, float(np.median(values[held])))]
 
 
-def _worst(check: str, reading: Reading, steps: Steps, values: Floats, mask: Mask) -> Iterator[Hit]:
-    """Yield a hit with the largest value if the mask holds anywhere."""
-    if mask.any():
-        held = steps[mask]
-        yield Hit(check, reading.tag, int(held[0]), int(held[-1]), float(values[mask].max()))
+def _worst(check: str, reading: Reading, steps: Steps, values: Floats, limit: float) -> list[Hit]:
+    """Return a hit with the largest value if any is above the limit."""
+    above = values > limit
+    if not above.any():
+        return []
+    held = steps[above]
+    return [Hit(check, reading.tag, int(held[0]), int(held[-1]), float(values[above].max()))]
 
 
 def _common(a: Reading, b: Reading) -> tuple[Steps, NDArray[np.intp], NDArray[np.intp]]:
@@ -80,20 +83,15 @@ def vanishing_gradient(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find gradients too small in themselves, or against the last layer's."""
     gradients = run.matrices("gradient")
     for reading in gradients:
-        small = (
-            (reading.rms < limits["size"]["threshold"])
-            & (reading.rms > 0)
-            & run.unsettled(reading.steps)
-        )
-        hits = list(_lasting("size", reading, reading.steps, reading.rms, small))
+        rms, steps = reading.rms, reading.steps
+        small = (rms < limits["size"]["threshold"]) & (rms > 0) & run.unsettled(steps)
+        hits = _lasting("size", reading, steps, rms, small)
         if not hits and reading is not gradients[-1]:
             steps, places, others = _common(reading, gradients[-1])
             ratio = _ratio(reading.norm[places], gradients[-1].norm[others], 1.0)
-            limit = limits["depth"]
-            small = (
-                (ratio < limit["threshold"]) & (reading.norm[places] < limit["norm"]) & (ratio > 0)
-            )
-            hits = list(_lasting("depth", reading, steps, ratio, small & run.unsettled(steps)))
+            small = (ratio < limits["depth"]["threshold"]) & (ratio > 0)
+            small &= (reading.norm[places] < limits["depth"]["norm"]) & run.unsettled(steps)
+            hits = _lasting("depth", reading, steps, ratio, small)
         yield from hits
 
 
@@ -101,20 +99,18 @@ def exploding_gradient(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find gradients that grow far beyond the first ones, or from the last layer to the first; infinities."""
     for reading in run.all:
         if reading.role.kind == "gradient" and not _is_calibration(run, reading):
-            yield from _worst(
-                "infinite", reading, reading.bad_steps, reading.inf_counts, reading.inf_counts > limits["infinite"]["threshold"]
-            )  # fmt: skip
+            limit = limits["infinite"]["threshold"]
+            yield from _worst("infinite", reading, reading.bad_steps, reading.inf_counts, limit)
     gradients = run.matrices("gradient")
     for reading in gradients:
         first = max(run.first_gradient, float(reading.norm[0]))
         growth = reading.norm / first if first > 0 else np.zeros(reading.steps.size)
-        too_large = growth > limits["growth"]["threshold"]
-        hits = list(_worst("growth", reading, reading.steps, growth, too_large))
+        hits = _worst("growth", reading, reading.steps, growth, limits["growth"]["threshold"])
         if not hits and reading is not gradients[-1]:
             steps, places, others = _common(reading, gradients[-1])
             ratio = _ratio(reading.norm[places], gradients[-1].norm[others])
             large = (ratio > limits["depth"]["threshold"]) & run.unsettled(steps)
-            hits = list(_lasting("depth", reading, steps, ratio, large))
+            hits = _lasting("depth", reading, steps, ratio, large)
         yield from hits
 
 
@@ -122,15 +118,13 @@ def dead(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find outputs, gradients or weights that are all or nearly all zero."""
     gradients = run.matrices("gradient")
     for reading in (*run.kind("activation"), *gradients, *run.matrices("weight")):
-        kind = reading.role.kind
-        hits = list(
-            _lasting("all", reading, reading.steps, np.ones(reading.steps.size), reading.is_zero)
-        )
+        kind, steps = reading.role.kind, reading.steps
+        hits = _lasting("all", reading, steps, np.ones(steps.size), reading.is_zero)
         # The first layer's gradient has the zeros of its inputs.
         is_judged = kind == "activation" or (kind == "gradient" and reading is not gradients[0])
         if not hits and is_judged:
             shares, steps = reading.shares["zero"], reading.steps[reading.sampled]
-            hits = list(_lasting(kind, reading, steps, shares, shares > limits[kind]["threshold"]))
+            hits = _lasting(kind, reading, steps, shares, shares > limits[kind]["threshold"])
         yield from hits
 
 
@@ -169,10 +163,7 @@ def _is_softmax(reading: Reading) -> bool:
 def nonfinite(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find NaN and infinities: where and when they first occur, and whether they go away."""
     for reading in run.all:
-        if (
-            not reading.bad_steps.size
-            or reading.bad_counts.max() <= limits["persistent"]["threshold"]
-        ):
+        if reading.bad_counts.max(initial=0) <= limits["persistent"]["threshold"]:
             continue
         check = "persistent"
         if reading.bad_steps[-1] < reading.last_logged:
@@ -211,17 +202,11 @@ def init_asymmetry(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     for reading in run.kind("weight"):
         step, mean, std = int(reading.steps[0]), abs(float(reading.mean[0])), float(reading.std[0])
         is_scale = reading.fan_in == 1 or (reading.fan_in is None and std < 0.3 * mean)
-        if (
-            step > FIRST_STEPS
-            or reading.role.is_bias
-            or reading.role.is_embedding
-            or is_scale
-            or not mean
-        ):
+        is_matrix = not (is_scale or reading.role.is_bias or reading.role.is_embedding)
+        if step > FIRST_STEPS or not is_matrix or not mean:
             continue
-        if (
-            reading.max[0] - reading.min[0] <= 1e-5 * mean
-        ):  # a file's extremes of a constant may be this far apart
+        # A file's extremes of a constant may be this far apart.
+        if reading.max[0] - reading.min[0] <= 1e-5 * mean:
             yield Hit("constant", reading.tag, step, step, 0.0)
         elif mean > std * max(limit["threshold"], limit["errors"] / math.sqrt(reading.num[0])):
             yield Hit("mean", reading.tag, step, step, mean / std if std else math.inf)
@@ -270,12 +255,12 @@ def update_ratio(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
         steps, places, others = _common(reading, weight)
         ratio = _ratio(reading.rms[places], weight.rms[others])
         # Weights that were zero before an update are all update.
-        extreme = (ratio > limits["extreme"]["threshold"]) & (weight.gain[others] > 0.5)
+        extreme = np.where(weight.gain[others] > 0.5, ratio, 0.0)
         large = ratio > limits["large"]["threshold"]
         small = (ratio < limits["small"]["threshold"]) & (ratio > 0)
         yield from (
-            list(_worst("extreme", reading, steps, ratio, extreme))
-            or list(_lasting("large", reading, steps, ratio, large))
+            _worst("extreme", reading, steps, extreme, limits["extreme"]["threshold"])
+            or _lasting("large", reading, steps, ratio, large)
             or _lasting("small", reading, steps, ratio, small, share=0.5)
         )
 
@@ -322,35 +307,23 @@ def underflow(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
         hits: list[Hit] = []
         for check in ("most", "some"):
             mask = going & (share > limits[check]["threshold"])
-            hits = hits or list(_lasting(check, reading, steps, share, mask))
+            hits = hits or _lasting(check, reading, steps, share, mask)
         is_lost |= bool(hits)
         yield from hits
     if is_lost:
         for reading in run.matrices("gradient"):
-            yield from _lasting(
-                "gone", reading, reading.steps, np.ones(reading.steps.size), reading.is_zero
-            )
+            ones = np.ones(reading.steps.size)
+            yield from _lasting("gone", reading, reading.steps, ones, reading.is_zero)
 
 
 def overflow(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
     """Find values that float16 cannot hold, or barely can."""
     for reading in run.all:
         if reading.role.kind and reading.steps.size:
-            size = reading.largest
             yield from (
-                list(
-                    _worst(
-                        "float16",
-                        reading,
-                        reading.steps,
-                        size,
-                        size > limits["float16"]["threshold"],
-                    )
-                )
-                or _worst(
-                    "headroom", reading, reading.steps, size, size > limits["headroom"]["threshold"]
-                )
-            )
+                _worst("float16", reading, reading.steps, reading.largest, limits["float16"]["threshold"])
+                or _worst("headroom", reading, reading.steps, reading.largest, limits["headroom"]["threshold"])
+            )  # fmt: skip
 
 
 def outliers(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
@@ -361,10 +334,12 @@ def outliers(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
         size, rms = reading.largest[reading.sampled], reading.rms[reading.sampled]
         ratio, peak = _ratio(size, median), _ratio(size, rms)
         grown = peak / peak[0] if peak[0] else np.zeros(size.size)
+        is_massive = (ratio > massive["threshold"]) & (size > massive["magnitude"])
+        is_growing = (grown > growth["threshold"]) & (peak > growth["sigma"])
         yield from (
-            list(_lasting("massive", reading, steps, ratio, (ratio > massive["threshold"]) & (size > massive["magnitude"])))
-            or _lasting("growth", reading, steps, grown, (grown > growth["threshold"]) & (peak > growth["sigma"]))
-        )  # fmt: skip
+            _lasting("massive", reading, steps, ratio, is_massive)
+            or _lasting("growth", reading, steps, grown, is_growing)
+        )
 
 
 def drift(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
@@ -380,8 +355,7 @@ def drift(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
         check = "jump" if reading.role.kind == "weight" else "shift"
         for name in dict.fromkeys((check, "shift")):
             limit = max(limits[name]["threshold"], limits[name]["usual"] * usual)
-            hits = list(_worst(name, reading, steps[begin:], moved[begin:], moved[begin:] > limit))
-            if hits:
+            if hits := _worst(name, reading, steps[begin:], moved[begin:], limit):
                 yield from hits
                 break
 

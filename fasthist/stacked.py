@@ -1,4 +1,4 @@
-"""The histograms of one step as flat arrays for an all-reduce: a MIN of one over all ranks, then a SUM of the other.
+"""The histograms of one step as flat arrays for an all-reduce: a MIN of one array over all ranks, then a SUM of another.
 
 A sum of floats depends on their order, so they become integers first, and everything is added up exactly.
 """
@@ -42,7 +42,7 @@ class Stacked:
     """The histograms of one step as arrays that any engine can reduce.
 
     If all ranks' `described` are equal, take the minimum of their `bounds`, pass it to `agree`, take the sum of their
-    `sums`, and pass that to `received`. ArgumentError if the histograms are no dict, or counts are not whole.
+    `sums`, and pass that to `received`. ArgumentError if the histograms are not a dict, or counts are not whole.
     """
 
     def __init__(self, histograms: Any) -> None:
@@ -87,7 +87,7 @@ class Stacked:
         self._exponents = np.concatenate(exponents).reshape(-1, len(EXPONENTS))
         self._losses = np.concatenate(losses).reshape(-1, 6).astype(np.int64)
         self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
-        # Unknown ones are NaN.
+        # NaN where unknown.
         floats = [_get_floats(histogram) for histogram in self._parts]
         self._floats = np.array(floats, np.float64).reshape(-1, 5)
         self._locate_counts()
@@ -129,9 +129,8 @@ class Stacked:
         ends[num == 0, :2] = np.inf  # a tensor without values has no extremes
         inside = (num - below - above).view(np.uint64)
         spans = np.empty((num.size, packing.SEGMENTS, 2), np.int64)
-        packing.find_spans(
-            self._addresses, self._sizes, self._outermost, inside, self._exponents, spans
-        )
+        places = (self._addresses, self._sizes, self._outermost)
+        packing.find_spans(*places, inside, self._exponents, spans)
         spans[..., 1] *= -1
         spans = np.where(spans[..., 1:] < 0, spans, np.inf)
         known = (num == 0) | np.isfinite(self._floats[:, [2, 4]]).all(axis=1)
@@ -184,16 +183,14 @@ class Stacked:
         n = len(self._parts)
         sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
         narrow, wide, rest = self._divided(sums)
-        packing.pack(
-            self._addresses, self._exponents, self._spans, self._places, self._narrow, narrow, wide
-        )
+        counted = (self._addresses, self._exponents, self._spans)
+        packing.pack(*counted, self._places, self._narrow, narrow, wide)
         floats = np.hstack((self._floats[:, 2:4], self._apart))
         scaled = np.ldexp(np.where(self._finite, floats, 0.0), -self._units)
         upper = np.rint(scaled)
         lower = np.rint(np.ldexp(scaled - upper, _LIMB))
-        np.concatenate(
-            (self._integers, self._losses, upper, lower), axis=1, out=rest, casting="unsafe"
-        )
+        numbers = (self._integers, self._losses, upper, lower)
+        np.concatenate(numbers, axis=1, out=rest, casting="unsafe")
         return sums
 
     def received(self, sums: NDArray[np.int64]) -> Histograms:

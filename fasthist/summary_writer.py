@@ -43,32 +43,32 @@ class SummaryWriter(RawWriter):
         A directory, made at once, with an event file in it; or a URL that fsspec knows, such as ``s3://bucket/runs/a``
         (extra ``fasthist[fsspec]``). Default: ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
     comment : str
-        Ends the default directory's name; of no effect beside `log_dir`.
+        Appended to the default directory's name; no effect beside `log_dir`.
     purge_step : int, optional
-        The run begins anew at this step: both of TensorBoard's loaders forget what earlier files hold from there on.
-        Written at once.
+        Restart the run at this step: both of TensorBoard's loaders forget what earlier files hold from there on. Written
+        at once.
     max_queue : int
-        Events that may be held encoded; one more, and the thread takes all of them to the file.
+        Most events to buffer encoded; with one more, the thread writes all of them to the file.
     flush_secs : float or None
-        Seconds after which the thread takes what is held to the file. None or infinity: never by time.
+        Seconds after which the thread writes buffered events to the file. None or infinity: never by time.
     filename_suffix : str
-        Ends the name of every event file.
+        Appended to the name of every event file.
     logdir : str or os.PathLike, optional
         Another spelling of `log_dir`.
     every : int
-        Write histograms of a tag's first step, then of those at least so many steps further than the last one written.
-        What is left out is not counted either. TensorBoard keeps 100 steps of a tag, and draws 51.
+        Write a tag's histogram at its first step, then at each at least this many steps after the last one written.
+        Skipped steps are not counted either. TensorBoard keeps 100 steps of a tag, and draws 51.
     keep_last : bool
         With `every`, write the last step of each tag too, when the writer is closed. All steps are then counted.
     max_file_bytes : int, optional
-        Begin a new file after so many bytes. Default: never, and after 16 MiB where `log_dir` is a URL.
+        Start a new file after this many bytes. Default: never; 16 MiB if `log_dir` is a URL.
     queue_bytes : int
         Memory for histograms that are not in the file yet.
     when_full : {"wait", "drop_oldest"}
-        What a call does when there is no room: wait for the disk, or drop what is oldest; the number of dropped calls is
+        What a call does when there is no room: wait for the disk, or drop the oldest; the number of dropped calls is
         then written as a scalar ``fasthist/dropped_events``.
     writer : torch or tensorboardX SummaryWriter, or any with ``add_event``, optional
-        Hand all events to it, instead of to a file of our own: for tools that watch these classes, such as W&B's
+        Pass all events to it, instead of to an own file: for tools that watch these classes, such as W&B's
         ``sync_tensorboard`` and ClearML. It stays open.
 
     Raises
@@ -83,9 +83,8 @@ class SummaryWriter(RawWriter):
     Notes
     -----
     Safe to call from several threads and after a fork; a forked or spawned process that uses the writer has a file of its
-    own. `fasthist.events.writer.EventFileWriter` tells what is written when, and that an error in the thread is raised by
-    the next call, and says what is still held. Use one writer for a directory: TensorBoard shows one event of a tag and
-    step.
+    own. `fasthist.events.writer.EventFileWriter` says what is written when, and that the next call raises an error of the
+    thread and says what is still buffered. Use one writer for a directory: TensorBoard shows one event per tag and step.
 
     `log_dir`, `max_queue`, `flush_secs`, `filename_suffix`, `purge_step`, `default_bins`, `file_writer` and `all_writers`
     are attributes as in torch: `purge_step` is None once it is written, and the last two are None from `close` until
@@ -222,13 +221,10 @@ class SummaryWriter(RawWriter):
         statistics = parse_statistics(stats)
         wall_time, step = arguments.as_wall_time(walltime), arguments.as_step(global_step)
         if max_bins is not None:
-            max_bins = arguments.as_count(
-                "max_bins", max_bins, 1, "leave it out to write all buckets"
-            )
-        shown = (
-            arguments.as_text("display_name", display_name),
-            arguments.as_text("description", description),
-        )
+            hint = "leave it out to write all buckets"
+            max_bins = arguments.as_count("max_bins", max_bins, 1, hint)
+        name = arguments.as_text("display_name", display_name)
+        text = arguments.as_text("description", description)
         if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
@@ -241,7 +237,7 @@ class SummaryWriter(RawWriter):
         if not isinstance(values, Histogram):
             values = compute.histogram(values, buckets=arguments.as_bins(bins), name=tag)
         step_of = (statistics, max_bins, wall_time, step, self._ranges)
-        written = WrittenStep({tag: values}, *step_of, *shown)
+        written = WrittenStep({tag: values}, *step_of, name, text)
         if due:
             self._add_histograms(written)
         else:

@@ -29,7 +29,7 @@ class _Column:
 
 
 _BATCH = 64
-"""Histograms restored together: numpy takes a third of the time for 64 that it takes for them one by one."""
+"""Histograms restored together: numpy takes a third of the time for 64 together that it takes one by one."""
 
 
 class Series(Sequence[Histogram]):
@@ -118,11 +118,9 @@ class Series(Sequence[Histogram]):
     posinf_count = _Column("posinf_count", "Values of +infinity, float64[n].")
     neginf_count = _Column("neginf_count", "Values of -infinity, float64[n].")
     uncounted = _Column(
-        "uncounted", "Values that no other column counts, float64[n]: see `Histogram.uncounted`."
+        "uncounted", "Values that no other column counts, float64[n]: see `Histogram`."
     )
-    _squared_deviations = _Column(
-        "squared_deviations", "See `Histogram.squared_deviations`, float64[n]."
-    )
+    _squared_deviations = _Column("squared_deviations", "As in `Histogram`, float64[n].")
 
     @property
     def mean(self) -> Column:

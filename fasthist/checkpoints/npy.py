@@ -17,15 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fasthist.checkpoints.base import (
-    Entry,
-    Span,
-    damaged,
-    is_sizes,
-    load_span,
-    read_bytes,
-    refuse,
-)
+from fasthist.checkpoints.base import Entry, Span, damaged, is_sizes, load_span, read_bytes, refuse
 from fasthist.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasthist.checkpoints.base import (
-    Entry,
-    Span,
-    damaged,
-    is_sizes,
-    load_span,
-    read_json,
-    refuse,
-)
+from fasthist.checkpoints.base import Entry, Span, damaged, is_sizes, load_span, read_json, refuse
 
 TYPES: dict[str, tuple[str, str | None]] = {
     "BOOL": ("?", None),

@@ -122,15 +122,8 @@ def _outlines(looks: list[Look], walks: list[tuple[Chunks, Format]], threads: in
 
 
 def _histogram(
-    look: Look,
-    chunks: Chunks,
-    row: Format,
-    buckets: Buckets | int,
-    threads: int,
-    outline: Outline,
-    *,
-    down: bool,
-) -> Histogram:
+    look: Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int, outline: Outline, *, down: bool
+) -> Histogram:  # fmt: skip
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
         buckets = uniform_buckets(buckets, *ends_of(look))
@@ -156,18 +149,12 @@ def _count_again(
         doubt = 8 * (n * 2.0**-53 + math.ulp(max(-low, high)) * n / (high - low))
         tables = cpu.SUBTABLES if n <= 4096 else 1
 
-        def count(
-            values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-        ) -> None:
-            del rows
+        def count(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
             cpu_buckets.count_uniform(values.view(row.name), first, last, edges, doubt, counters)
 
         return sweep(chunks, threads, (tables, n + 1), count)[:-1], 0, 0
 
-    def bisect(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
-        del rows
+    def bisect(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
         cpu_buckets.count_edges(values.view(row.name), first, last, edges, counters)
 
     return between(sweep(chunks, threads, (1, n + 3), bisect))

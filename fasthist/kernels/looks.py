@@ -170,18 +170,14 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     sums = np.empty((chunks.count, cpu.SUMS))
     ends: list[tuple[float, float]] = []
 
-    def count(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
+    def count(values: Any, first: int, last: int, rows: slice, counters: Any) -> None:
         if row.name == "float32":
             span = cpu.tally_float32(values, first, last, slots.table, counters, sums[rows])
         elif row.name == "float64":
             span = cpu.tally_float64(values, first, last, slots.table, counters, sums[rows])
         else:
-            numbers, exact = values.view(row.name), row.bits == 32
-            span = cpu.tally_integers(
-                numbers, first, last, exact, slots.table, counters, sums[rows]
-            )
+            chosen = (values.view(row.name), first, last, row.bits == 32)
+            span = cpu.tally_integers(*chosen, slots.table, counters, sums[rows])
         ends.append(span)
 
     totals = sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
@@ -189,10 +185,8 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     high = max((end[1] for end in ends), default=-math.inf)
     if ends and row.kind != "float":
         low, high = as_float(int(low), down=down), as_float(int(high), down=down)
-    parts = sums.tolist()
-    return Look(
-        classified(totals, row), low, high, *add_up(parts), deviations=add_up_deviations(parts)
-    )
+    parts, counts = sums.tolist(), classified(totals, row)
+    return Look(counts, low, high, *add_up(parts), deviations=add_up_deviations(parts))
 
 
 def classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
@@ -215,10 +209,7 @@ def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) 
     del down  # float64 holds all their integers
     kernel = cpu_patterns.count_codes8 if row.bits == 8 else cpu_patterns.count_codes16
 
-    def count(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
-        del rows
+    def count(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
         kernel(values[first * CHUNK : last * CHUNK], counters)
 
     # Two subtables of 65,536 counters are as large as the second-level cache; eight bits leave room for four.
