@@ -41,7 +41,7 @@ def as_raw_buckets(
     if not (limits[1:] >= limits[:-1]).all() or np.isnan(limits[0]):
         msg = (
             f"histogram {tag!r}: bucket_limits hold NaN, or decrease. "
-            "Accepted: limits of which none is less than the one before. "
+            "Accepted: limits that never decrease. "
             "Hint: sort them, and their counts in the same order."
         )
         raise ArgumentError(msg)

@@ -190,9 +190,7 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
         click.get_current_context().exit(1)
 
 
-@main.command(
-    epilog=example("RUN pip install fasthist && fasthist warmup   # in a container's recipe")
-)
+@main.command(epilog=example("RUN pip install fasthist && fasthist warmup   # in a Dockerfile"))
 def warmup() -> None:
     """Compile all kernels ahead, so that no run waits for it.
 
@@ -210,8 +208,8 @@ def _kernels_told(total: int) -> Iterator[None]:
     from fasthist.kernels.jit import each_compiled
 
     with (
-        progress("compiling kernels", total, is_bytes=False) as advance,
-        each_compiled(lambda: advance(1)),
+        progress("compiling kernels", total, is_bytes=False) as tick,
+        each_compiled(lambda: tick(1)),
     ):
         yield
 

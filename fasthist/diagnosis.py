@@ -66,7 +66,7 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     Parameters
     ----------
     history : History
-        Of one run. The order of its tags is taken for the order of the layers, the first one nearest to the inputs.
+        One run. Its tags are expected in the order of the layers, the one nearest to the inputs first.
     kinds : mapping of str to str, optional
         Regular expressions, searched for in a tag, and the kind of such a tag: "weight", "gradient", "update" or
         "activation". The first match counts. Default, and for all other tags: what the name says, such as

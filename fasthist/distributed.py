@@ -1,8 +1,8 @@
 """Add up the histograms of one step over the ranks of ``torch.distributed``: three collectives, however many there are.
 
 Nothing else in fasthist communicates, and nothing here does so unless every rank calls it. A `DTensor` (FSDP2, tensor
-parallelism) knows which of its elements this rank counts, see `fasthist.sharding`; of other tensors, count on each rank
-what no other rank counts, and ``fasthist.histogram([])`` where that is nothing. Megatron's parameters, for example::
+parallelism) knows which of its elements this rank counts, see `fasthist.sharding`; for other tensors, count on each rank
+what no other rank counts, ``fasthist.histogram([])`` if nothing is left. Megatron's parameters, for example::
 
     part = p if is_here(p) else []  # p.tensor_model_parallel, or the first rank of its tensor-parallel group
 """

@@ -95,9 +95,7 @@ class CastLimits:
     """
 
     zero_up_to: float  # largest |x| that becomes zero: half the smallest subnormal (its tie goes to even, zero)
-    lost_from: (
-        float  # smallest float64 |x| that becomes infinite, or NaN in a format without infinity
-    )
+    lost_from: float  # smallest float64 |x| that becomes infinite or, where there is none, NaN
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from fasthist.quantiles import NARROW
 def spread(histogram: Histogram) -> tuple[float, float, bool]:
     """Return the mean, the standard deviation, and whether the histogram itself knows them.
 
-    NaN if there is no finite value. Where they are unknown, or its sums are infinite, they are those of its rows, with the
-    values of a row spread evenly: ``(left + right) / 2`` and ``(right - left)**2 / 12`` are a row's mean and variance.
+    NaN if there is no finite value. If unknown or infinite, they are computed from the rows, with the values of a row
+    spread evenly: ``(left + right) / 2`` and ``(right - left)**2 / 12`` are a row's mean and variance.
     """
     if not histogram.num:
         return math.nan, math.nan, True

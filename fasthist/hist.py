@@ -235,7 +235,7 @@ class Histogram:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the finite values; None if there is none. Error: that of `sum`, over `num`."""
+        """Mean of the finite values; None without values. Its error is that of `sum`, over `num`."""
         return self.sum / self.num if self.num and self.sum is not None else None
 
     @property

@@ -29,7 +29,7 @@ from fasthist.outline import Part, merge_outlines
 Key = tuple[str, int]
 """A tag and a step."""
 
-# What follows process and counter: fasthist's counter has six digits, that of torch and TensorFlow any number.
+# What follows process and counter: fasthist's counter has six digits, torch's and TensorFlow's any number.
 _OURS = re.compile(r"\.\d+\.0\d{5}(?!\d)(.*)$")
 _OTHERS = re.compile(r"\.\d+\.\d+((?:[^\d.].*|\.\D.*)?)$")
 _PAUSE = 10.0

@@ -72,7 +72,7 @@ class Role:
 
     @functools.cached_property
     def is_embedding(self) -> bool:
-        """Whether it belongs to a table, of which a step sees only some rows."""
+        """Whether it belongs to a table: a step sees only some of its rows."""
         return bool(_EMBEDDING.search(self.name))
 
 

@@ -183,7 +183,7 @@ def _is_calibration(run: Readings, reading: Reading) -> bool:
 
 
 def init_spread(run: Readings, limits: dict[str, Any]) -> Iterator[Hit]:
-    """Find initial weights that shrink or blow up what passes through them; zeros are taken to be intended."""
+    """Find initial weights that shrink or blow up their inputs; zeros are assumed to be intended."""
     weights = run.matrices("weight")
     usual = float(np.median([reading.gain[0] for reading in weights[:-1]] or [1.0]))
     small = "all_small" if usual < limits["all_small"]["threshold"] else "small"

@@ -19,14 +19,14 @@ from fasthist.errors import ArrayError
 def local_part(values: Any, name: str = "values", ranks: Sequence[int] | None = None) -> Any:
     """Return what this rank contributes to the histogram of a tensor.
 
-    Of a ``torch.distributed.tensor.DTensor``, the local shard, not copied; nothing if a lower rank among `ranks` (default:
-    all) has the same shard, or if this rank is not in the mesh. Of a flat parameter of FSDP1, the local shard without
-    the padding at its end. Anything else as it is. ArrayError, naming `name`, for a `DTensor` of partial values, of which
-    no rank has the final ones, and for a flat parameter that is not sharded now.
+    For a ``torch.distributed.tensor.DTensor``, the local shard, not copied; nothing if a lower rank among `ranks` (default:
+    all) has the same shard, or if this rank is not in the mesh. For a flat parameter of FSDP1, the local shard without
+    the padding at its end. Anything else is returned as it is. ArrayError, naming `name`, for a `DTensor` of partial
+    values, since no rank has the final ones, and for a flat parameter that is not sharded now.
 
     Over the ranks each logical element is counted once. Ranks have the same shard if they differ only along replicated
     dimensions of the mesh; and, where the mesh is part of a larger one, if they have the same place in it: with FSDP2 and
-    tensor parallelism, a norm that only FSDP2 shards. What is neither `Replicate` nor `Partial` holds disjoint pieces:
+    tensor parallelism, a norm that only FSDP2 shards. Placements other than `Replicate` and `Partial` hold disjoint pieces:
     `Shard`, and `_StridedShard` of FSDP2 beside tensor parallelism.
     """
     tensors = sys.modules.get("torch.distributed.tensor")

@@ -212,10 +212,8 @@ class Stacked:
         mine = self._parts[i]
         whole = np.zeros(len(mine.buckets), np.uint64)
         by_exponent = np.zeros(len(EXPONENTS), np.uint64)
-        goals = (whole, whole, by_exponent)
-        for goal, (first, after), place in zip(
-            goals, self._spans[i].tolist(), self._places[i].tolist(), strict=True
-        ):
+        goals, spans = (whole, whole, by_exponent), self._spans[i].tolist()
+        for goal, (first, after), place in zip(goals, spans, self._places[i].tolist(), strict=True):
             goal[first:after] = counts[place : place + after - first]
         values: dict[str, Any] = dict(zip(_INTEGERS, rest, strict=False))
         values["exponent_counts"] = by_exponent

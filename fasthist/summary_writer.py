@@ -3,7 +3,7 @@
 Guarantees:
 
 - Values are counted before the call returns; the writer keeps no reference to them.
-- What is left is done in a thread of the writer's own: encoding, checksums and files.
+- The rest is done in the writer's own thread: encoding, checksums and files.
 - All values of one call are in one event.
 - NaN and infinities never reach a bucket: they are counted, and written as scalars beside the histogram.
 """

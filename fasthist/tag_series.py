@@ -117,9 +117,7 @@ class Series(Sequence[Histogram]):
     nan_count = _Column("nan_count", "NaN, float64[n].")
     posinf_count = _Column("posinf_count", "Values of +infinity, float64[n].")
     neginf_count = _Column("neginf_count", "Values of -infinity, float64[n].")
-    uncounted = _Column(
-        "uncounted", "Values that no other column counts, float64[n]: see `Histogram`."
-    )
+    uncounted = _Column("uncounted", "Values counted in no other column, float64[n].")
     _squared_deviations = _Column("squared_deviations", "As in `Histogram`, float64[n].")
 
     @property

@@ -261,7 +261,7 @@ def test_a_dtype_that_cannot_be_counted_is_told_before(da, dtype):
 
 def test_a_chunk_that_is_no_array(da):
     spread = da.map_blocks(lambda: None, chunks=((5, 5),), dtype="f8", meta=np.empty(0))
-    with pytest.raises(ArrayError, match=r"^fc/w: NoneType is no array of numbers"):
+    with pytest.raises(ArrayError, match=r"^fc/w: NoneType is not an array of numbers"):
         fasthist.histograms({"fc": {"w": spread}})
 
 

@@ -251,7 +251,7 @@ def test_flat_parameters_are_counted_without_their_padding(training):
     for one in of(training, "fsdp1_flat"):
         assert one["wrong"] == []
         assert "Accepted: FULL_SHARD or SHARD_GRAD_OP, with use_orig_params=True" in one["told"]
-        assert "whose shards are together just now" in one["together"]
+        assert "whose shards are gathered at the moment" in one["together"]
 
 
 def test_what_watch_refuses(training):

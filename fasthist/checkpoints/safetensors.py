@@ -37,7 +37,9 @@ def iter_safetensors(path: Path) -> Iterator[Entry]:
         size = os.fstat(file.fileno()).st_size
         header_bytes = int.from_bytes(file.read(8), "little")
         if size < 8 or header_bytes > size - 8:
-            wrong = f"its header should take {header_bytes} bytes, and the file has {size} in all"
+            wrong = (
+                f"its header should take {header_bytes} bytes, and the file has {size} bytes in all"
+            )
             raise damaged(path, wrong)
         header = read_json(file, header_bytes, path, "header")
     header.pop("__metadata__", None)

@@ -82,9 +82,7 @@ class Chunks:
 
 
 def _in_memory_order(array: Array) -> Array:
-    array = array[
-        tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in array.strides)
-    ]
+    array = array[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)]
     axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     return array.transpose(axes).squeeze()
 

@@ -304,9 +304,8 @@ def _count_float64(patterns, table, counts):
 
 @serial
 def _from_key(key):
-    pattern = np.array(
-        [key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))], dtype=np.int64
-    )
+    bits = key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
+    pattern = np.array([bits], dtype=np.int64)
     return pattern.view(np.float64)[0] + 0.0
 
 
@@ -389,13 +388,12 @@ def tally_integers(values, first, last, exact, table, counts, sums):
                 widened[i] = np.float64(part[i])
         else:
             _widen(part, widened)
-        tally_float64(
-            widened[: part.size].view(np.uint64), 0, 1, table, counts, sums[chunk : chunk + 1]
-        )
+        patterns = widened[: part.size].view(np.uint64)
+        tally_float64(patterns, 0, 1, table, counts, sums[chunk : chunk + 1])
     return low, high
 
 
-# -- from slots to answers -----------------------------------------------------------------------------------
+# -- from slots to results -----------------------------------------------------------------------------------
 
 
 @serial

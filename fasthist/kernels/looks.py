@@ -102,9 +102,8 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
     sums = np.empty((bases[-1], cpu.SUMS))
     ends = np.empty((len(jobs), 2))
     turn = np.zeros(1, dtype=np.int64)
-    work = functools.partial(
-        batch.do_jobs, turn, table, slots.table, slots.meaning, rows, sums, ends
-    )
+    shared = (turn, table, slots.table, slots.meaning, rows, sums, ends)
+    work = functools.partial(batch.do_jobs, *shared)
     # Waking a thread takes as long as counting some chunks does.
     pool.run(work, max(1, min(threads, len(jobs), bases[-1] // 2)))
     begins.append(len(jobs))
@@ -120,9 +119,7 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
             *add_up(parts[base:end]),
             deviations=add_up_deviations(parts[base:end]),
         )
-        for (i, j), (base, end) in zip(
-            itertools.pairwise(begins), itertools.pairwise(bases), strict=True
-        )
+        for (i, j), (base, end) in zip(*map(itertools.pairwise, (begins, bases)), strict=True)
     ]
 
 

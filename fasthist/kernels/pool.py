@@ -53,9 +53,7 @@ def run(work: Callable[[], None], threads: int) -> None:
     if threads == 1:
         work()
         return
-    helpers = [
-        helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper
-    ]
+    helpers = list(filter(None, (_submit(work, threads - 1) for _ in range(threads - 1))))
     try:
         work()
     finally:
