@@ -34,7 +34,7 @@ def test_the_default_counts_tensorflows_buckets():
 
 @pytest.mark.parametrize("buckets", [0, "auto?", [1.0, 0.0], 2.5])
 def test_wrong_buckets_are_refused_before_the_array_is_looked_at(buckets):
-    with pytest.raises(BucketsError, match="Accepted: |must be between"):
+    with pytest.raises(BucketsError, match=r"Accepted: |must be between"):
         histogram(None, buckets=buckets)
 
 

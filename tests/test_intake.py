@@ -357,8 +357,14 @@ NOT_ARRAYS = {
         r"dict is not an array of numbers.*histograms\(\) counts each",
     ),
     "set": (lambda: {1.0}, r"set is not an array of numbers.*pass list\(...\)"),
-    "generator": (lambda: (x for x in [1.0]), r"generator is no .*pass list\(...\)"),
-    "values of a dict": ({"w": 1.0}.values, r"dict_values is no .*pass list\(...\)"),
+    "generator": (
+        lambda: (x for x in [1.0]),
+        r"generator is not an array of numbers.*pass list\(...\)",
+    ),
+    "values of a dict": (
+        {"w": 1.0}.values,
+        r"dict_values is not an array of numbers.*pass list\(...\)",
+    ),
     "sparse": (fake_sparse, "Coo is sparse.*count its stored values"),
     "bits of no format": (
         lambda: intake.Bits(np.zeros(2, np.uint8), "float9"),

@@ -357,7 +357,7 @@ def test_only_arrays_of_floats_are_named(jax, adapter):
     assert list(adapter.named(weights=tree, more=[tree], include="w$", exclude="^w")) == [
         "more/0/w"
     ]
-    with pytest.raises(ArgumentError, match="no regular expression"):
+    with pytest.raises(ArgumentError, match="must be a regular expression"):
         adapter.named("(", weights=tree)
 
 

@@ -52,12 +52,10 @@ def _tensors(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, Any], int | 
 
 def _is_plain(tensor: Any) -> bool:
     """Return whether a tensor is a view of bytes in the file."""
-    return bool(
-        str(tensor.layout) == "torch.strided"
-        and tensor.device.type == "cpu"
-        and not (tensor.is_quantized or tensor.is_nested or tensor.is_neg() or tensor.is_conj())
-        and tensor.numel()
-    )
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu":
+        return False
+    special = tensor.is_quantized or tensor.is_nested or tensor.is_neg() or tensor.is_conj()
+    return not special and tensor.numel() > 0
 
 
 def _address(path: Path, tensors: Iterator[Any]) -> int | None:

@@ -60,12 +60,11 @@ class Chunks:
         """Copy elements of an array that is not `flat`: int64[k] increasing places in the order of the chunks."""
         ends = np.cumsum([piece.size for piece in self._pieces])
         parts = np.split(places, np.searchsorted(places, ends[:-1]))
-        return np.concatenate(
-            [
-                piece[np.unravel_index(part - (end - piece.size), piece.shape)]
-                for piece, part, end in zip(self._pieces, parts, ends, strict=True)
-            ]
-        ).astype(self._native)
+        picked = [
+            piece[np.unravel_index(part - (end - piece.size), piece.shape)]
+            for piece, part, end in zip(self._pieces, parts, ends, strict=True)
+        ]
+        return np.concatenate(picked).astype(self._native)
 
     def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
         """Return ``values, first, last, rows`` for a span.

@@ -40,24 +40,13 @@ FINITE, ZERO, NAN, POSINF, NEGINF = range(5)
 class Slots:
     """What each slot of a format means.
 
-    Attributes
-    ----------
-    table : carrier[n_cells] or None
-        The bit table; None for a format whose patterns are the slots.
-    values : float64[n_slots]
-        One value of the slot; the only one when patterns are slots.
-    kind : uint8[n_slots]
-        FINITE (and not zero), ZERO, NAN, POSINF or NEGINF.
-    bucket : int16[n_slots]
-        TensorFlow's bucket; 0 where `kind` is NaN or an infinity.
-    exponent : uint8[n_slots]
-        Index into ``Histogram.exponent_counts``; meaningful where `kind` is FINITE.
-    losses : uint8[n_slots]
-        Bit ``2 * i`` is set if a cast to ``CAST_FORMATS[i]`` gives zero, bit ``2 * i + 1`` if it gives no finite
-        number.
-    meaning : uint32[n_slots]
-        The four above in one word, as kernels read them: `kind` in bits 0 to 2, `exponent` in 3 to 10, `losses` in
-        11 to 16, `bucket` above. (Each array passed to a kernel costs 0.2 us of a call's 17.)
+    `table` is the bit table, carrier[n_cells], or None for a format whose patterns are the slots; all others have an element
+    for each slot. `values` is one value of the slot, the only one when patterns are slots; `kind` FINITE (and not zero),
+    ZERO, NAN, POSINF or NEGINF; `bucket` TensorFlow's, 0 for NaN and infinities; `exponent` the index into
+    ``Histogram.exponent_counts``, meaningful if FINITE. Bit ``2 * i`` of `losses` is set if a cast to ``CAST_FORMATS[i]``
+    gives zero, bit ``2 * i + 1`` if it gives no finite number. `meaning` has the last four in a word, as kernels read them:
+    `kind` in bits 0 to 2, `exponent` in 3 to 10, `losses` in 11 to 16, `bucket` above. (Each array passed to a kernel costs
+    0.2 us of a call's 17.)
     """
 
     table: NDArray[np.unsignedinteger] | None
@@ -106,14 +95,8 @@ def _classify(table: NDArray[np.unsignedinteger] | None, values: NDArray[np.floa
         limits = cast_limits(name)
         losses |= (magnitude <= limits.zero_up_to).astype(np.uint8) << np.uint8(2 * i)
         losses |= (magnitude >= limits.lost_from).astype(np.uint8) << np.uint8(2 * i + 1)
-    return Slots(
-        table,
-        values,
-        kind,
-        tensorflow_buckets().index(finite).astype(np.int16),
-        exponent.astype(np.uint8),
-        losses,
-    )
+    bucket = tensorflow_buckets().index(finite).astype(np.int16)
+    return Slots(table, values, kind, bucket, exponent.astype(np.uint8), losses)
 
 
 def cuts_of(row: Format) -> NDArray[np.uint64]:
