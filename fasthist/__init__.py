@@ -38,20 +38,7 @@ _HOME = {
     "read": "fasthist.events.reader",
     "warmup": "fasthist.compute",
 }
-__all__ = [
-    "Buckets",
-    "EventFileError",
-    "FasthistError",
-    "Finding",
-    "Histogram",
-    "History",
-    "SummaryWriter",
-    "diagnose",
-    "histogram",
-    "histograms",
-    "read",
-    "warmup",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

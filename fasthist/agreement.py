@@ -1,7 +1,7 @@
 """Sum the histograms of one step over ranks, on any engine, or raise the same mismatch error on all.
 
 Before anything else the ranks compare a digest of what they are about to add up. If one of them has something else,
-or nothing, all of them raise what differs.
+or nothing, all of them raise the difference.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from fasthist.errors import ArgumentError, listed
 from fasthist.stacked import Histograms, Stacked
 
 _NAMED = 3
-"""Most differences that an error tells of one rank."""
+"""Most differences that an error names for one rank."""
 
 Description = dict[str, Any]
-"""Call, step, and what each tag has to be the same in."""
+"""The call, the step, and what must be the same for each tag."""
 
 
 class Engine(Protocol):
-    """What carries numbers between ranks; each method is one collective, called on all of them."""
+    """Carries numbers between ranks; each method is one collective, called on all of them."""
 
     rank: int
-    first: int  # the rank with which the others are compared, as errors name it
+    first: int  # the rank that the others are compared with, as errors name it
     size: int  # how many ranks there are
 
     def least(self, numbers: Any) -> Any:
-        """Return the minimum over the ranks of each number: of float64[n], or of int64[n]."""
+        """Return the minimum over the ranks of each element: float64[n] or int64[n]."""
 
     def add(self, numbers: NDArray[np.int64]) -> Callable[[], NDArray[np.int64] | None]:
-        """Begin to add up int64[n]; return what waits for the sums, or for None on a rank that does not get them."""
+        """Start to add up int64[n]; return a function that waits for the sums, None on a rank that does not get them."""
 
     def spread(self, text: str) -> str:
         """Return the first rank's text."""
@@ -45,7 +45,7 @@ class Engine(Protocol):
 
 
 class Reduction:
-    """Sums that are on their way."""
+    """Sums under way."""
 
     def __init__(self, wait: Callable[[], NDArray[np.int64] | None], stacked: Stacked) -> None:
         self._wait = wait
@@ -58,17 +58,17 @@ class Reduction:
 
 
 def begin(engine: Engine, find: Callable[[], Any], call: str, step: int | None) -> Reduction:
-    """Begin to add up histograms over all ranks: two collectives, and a third that may be waited for later.
+    """Start to add up histograms over all ranks: two collectives, and a third to wait for later.
 
-    What `find` raises on one rank, or a difference between ranks, is an ArgumentError on all others. `call`, what the
-    caller was called as, and `step` are the same on every rank.
+    If `find` raises on one rank, or ranks differ, all others raise ArgumentError. `call`, the caller's name in errors, and
+    `step` must be the same on every rank.
     """
     try:
         stacked = Stacked(find())
         mine = {"call": call, "step": step, "tags": stacked.described()}
         said = json.dumps(mine, default=str)
     except Exception as error:
-        _check(engine, None, "null", error)  # or the others would wait for this rank
+        _check(engine, None, "null", error)  # otherwise the others would wait for this rank
         raise
     _check(engine, mine, said, None)
     stacked.agree(engine.least(stacked.bounds()), engine.size)
@@ -83,7 +83,7 @@ def _check(engine: Engine, mine: Description | None, said: str, failure: Excepti
     least, most, failed = engine.least(check).tolist()
     if least == -most and not failed:
         return
-    # No step is lost any more: what the first rank has is sent to all.
+    # From here on the step fails anyway, so time does not matter: all compare with the first rank.
     theirs: Description | None = json.loads(engine.spread(said))
     told = ""
     if mine is None:
@@ -113,19 +113,13 @@ def _differences(engine: Engine, mine: Description, theirs: Description) -> list
         if mine[key] != theirs[key]
     ]
     here, there = mine["tags"], theirs["tags"]
-    lacking = [tag for tag in there if tag not in here]
-    more = [tag for tag in here if tag not in there]
-    if lacking:
-        differences.append(
-            f"rank {rank} lacks {listed(map(repr, lacking), _NAMED)}, which rank {first} has"
-        )
-    if more:
-        differences.append(
-            f"rank {rank} has {listed(map(repr, more), _NAMED)}, which rank {first} lacks"
-        )
-    others = [tag for tag in here if tag in there and here[tag] != there[tag]]
+    for tags, others, verb, other in ((there, here, "lacks", "has"), (here, there, "has", "lacks")):
+        if unshared := [repr(tag) for tag in tags if tag not in others]:
+            text = f"rank {rank} {verb} {listed(unshared, _NAMED)}, which rank {first} {other}"
+            differences.append(text)
+    changed = [tag for tag in here if tag in there and here[tag] != there[tag]]
     differences += [
         f"{tag!r} is {here[tag]} on rank {rank}, {there[tag]} on rank {first}"
-        for tag in others[:_NAMED]
+        for tag in changed[:_NAMED]
     ]
     return differences

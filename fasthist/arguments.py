@@ -1,7 +1,4 @@
-"""What callers of a writer pass, checked before it is written.
-
-Each function raises `ArgumentError`, naming the value, where it cannot be written.
-"""
+"""Check what callers of a writer pass: each function raises `ArgumentError`, naming a value that cannot be written."""
 
 from __future__ import annotations
 
@@ -20,17 +17,17 @@ from fasthist.errors import ArgumentError
 def as_raw_buckets(
     tag: str, bucket_limits: ArrayLike, bucket_counts: ArrayLike, low: float, high: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Take limits and counts of a histogram from `low` to `high` that was counted elsewhere.
+    """Check limits and counts of a histogram from `low` to `high` that was counted elsewhere.
 
     Infinite limits become finite ones, and equal limits one, with the sum of their counts: readers lose a bucket without
-    width, and blank the chart at an infinite edge. Where all values are equal there is one bucket.
+    width, and blank the chart at an infinite edge. Equal values have one bucket.
     """
     try:
         limits = np.asarray(bucket_limits, dtype=np.float64)
         counts = np.asarray(bucket_counts, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         msg = (
-            f"histogram {tag!r}: bucket_limits or bucket_counts is no array of numbers: {error}. "
+            f"histogram {tag!r}: bucket_limits and bucket_counts must be arrays of numbers: {error}. "
             "Accepted: two rows of one length, at least 1."
         )
         raise ArgumentError(msg) from error
@@ -44,7 +41,7 @@ def as_raw_buckets(
     if not (limits[1:] >= limits[:-1]).all() or np.isnan(limits[0]):
         msg = (
             f"histogram {tag!r}: bucket_limits hold NaN, or decrease. "
-            "Accepted: limits of which none is less than the one before. "
+            "Accepted: limits that never decrease. "
             "Hint: sort them, and their counts in the same order."
         )
         raise ArgumentError(msg)
@@ -62,14 +59,14 @@ def as_raw_buckets(
     first_of_equal = np.append(True, limits[1:] > limits[:-1]).nonzero()[0]
     limits, counts = limits[first_of_equal], np.add.reduceat(counts, first_of_equal)
     if limits[0] == low and counts[0] and limits.size > 1:
-        # A bucket of values at the minimum gets a width that float32 still tells.
+        # A bucket of values at the minimum gets a width that float32 can still tell.
         beside = min(low + (high / 2 - low / 2) * 2.0**-21, low / 2 + limits[1] / 2)
         return np.concatenate(([low, beside], limits[1:])), np.append(0.0, counts)
     return limits, counts
 
 
 def as_extremes(tag: str, low: Any, high: Any, num: float) -> tuple[float, float]:
-    """Take the extremes of a histogram of `num` values that was counted elsewhere."""
+    """Check the extremes of a histogram of `num` values that was counted elsewhere."""
     low, high = as_number(tag, "min", low), as_number(tag, "max", high)
     # not <=: NaN fails as well
     if not (math.isfinite(low) and math.isfinite(high) and low <= high and 0 < num < math.inf):
@@ -83,15 +80,12 @@ def as_extremes(tag: str, low: Any, high: Any, num: float) -> tuple[float, float
 
 
 def as_number(tag: str, name: str, value: Any) -> float:
-    """Take one real number, text that spells it, or an array of one element from any library; NaN if it is masked."""
+    """Convert a real number, text that spells one, or any library's array of one element; NaN if it is masked."""
     try:
-        if (
-            isinstance(value, np.ma.MaskedArray)
-            and value.size == 1
-            and np.ma.getmaskarray(value).all()
-        ):
+        masked = isinstance(value, np.ma.MaskedArray) and value.size == 1
+        if masked and np.ma.getmaskarray(value).all():
             return math.nan
-        # float() of an array of one element warns in NumPy, so the element is asked for first.
+        # NumPy warns of float() of an array of one element, so the element is taken out first.
         return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         kind = repr(value) if isinstance(value, (str, bytes)) else type(value).__name__
@@ -100,13 +94,13 @@ def as_number(tag: str, name: str, value: Any) -> float:
 
 
 def as_bins(bins: Any) -> Any:
-    """Take numpy's edges that `Buckets` refuses: infinite ends become the largest doubles, and equal edges one."""
+    """Convert numpy's edges that `Buckets` refuses: infinite ends to the largest doubles, equal edges to one."""
     if not np.ndim(bins):
         return bins
     try:
         edges = np.array(bins, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        return bins  # the error is that of the buckets
+        return bins  # `Buckets` raises the error
     if edges.ndim == 1 and (edges[1:] >= edges[:-1]).all():
         largest = np.finfo(np.float64).max
         return np.unique(edges.clip(-largest, largest))
@@ -114,13 +108,13 @@ def as_bins(bins: Any) -> Any:
 
 
 def as_step(global_step: Any, name: str = "global_step") -> int:
-    """Take what ``int()`` takes and int64 holds; None is 0."""
+    """Convert what ``int()`` takes and int64 holds; None is 0."""
     if global_step is None:
         return 0
     try:
         step = int(global_step)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        msg = f"{name}={global_step!r} is no step. Accepted: an integer, or None."
+        msg = f"{name}={global_step!r} must be an integer or None."
         raise ArgumentError(msg) from error
     if not -(1 << 63) <= step < 1 << 63:
         msg = f"{name} {step} does not fit. Accepted: -2**63 to 2**63 - 1."
@@ -129,18 +123,18 @@ def as_step(global_step: Any, name: str = "global_step") -> int:
 
 
 def as_wall_time(walltime: Any) -> float:
-    """Take finite seconds since 1970, or None for now."""
+    """Return finite seconds since 1970, or now for None."""
     if walltime is None:
         return time.time()
     seconds = as_number("event", "walltime", walltime)
     if not math.isfinite(seconds):
-        msg = f"walltime={seconds!r} is no time. Accepted: finite seconds since 1970, UTC."
+        msg = f"walltime={seconds!r} must be finite. Accepted: seconds since 1970, UTC."
         raise ArgumentError(msg)
     return seconds
 
 
 def as_count(name: str, value: Any, least: int, hint: str) -> int:
-    """Take a whole number of any type, such as ``numpy.int64(10)`` or ``10.0``; ArgumentError below `least`."""
+    """Convert a whole number of any type, such as ``numpy.int64(10)`` or ``10.0``; ArgumentError below `least`."""
     try:
         if not isinstance(value, (str, bytes, bool)) and not np.ndim(value):
             count = int(value)
@@ -153,14 +147,14 @@ def as_count(name: str, value: Any, least: int, hint: str) -> int:
 
 
 def as_seconds(name: str, value: Any) -> float:
-    """Take a length of time, of which None and infinity never end."""
+    """Convert a number of seconds; None and infinity mean forever."""
     seconds = math.nan
     if value is None:
         seconds = math.inf
     elif not isinstance(value, (str, bytes, bool)):
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             seconds = float(value)
-    if seconds >= 0:  # not so for NaN
+    if seconds >= 0:  # false for NaN
         return seconds
     msg = (
         f"{name}={value!r} must be a number of seconds that is not negative. "
@@ -170,7 +164,7 @@ def as_seconds(name: str, value: Any) -> float:
 
 
 def as_text(name: str, value: Any) -> str:
-    """Take a string that has a UTF-8 form; None is empty."""
+    """Check a string with a UTF-8 form; None is empty."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -182,17 +176,17 @@ def as_text(name: str, value: Any) -> str:
 
 
 def as_directory(log_dir: Any) -> str:
-    """Take a path or URL."""
-    if isinstance(log_dir, (str, bytes, os.PathLike)) and "\0" not in (
-        directory := os.fsdecode(log_dir)
-    ):
-        return directory
+    """Check a path or URL."""
+    if isinstance(log_dir, (str, bytes, os.PathLike)):
+        directory = os.fsdecode(log_dir)
+        if "\0" not in directory:
+            return directory
     msg = f"log_dir={log_dir!r} must be a path, or a URL that fsspec knows. Hint: 'runs/a'."
     raise ArgumentError(msg)
 
 
 def as_part_of_path(name: str, value: Any, refused: str) -> str:
-    """Take text that a path can hold, without the characters in `refused`."""
+    """Check text that a path can hold, without the characters in `refused`."""
     if isinstance(value, str) and not set(value) & {"\0", *refused}:
         return value
     but = f" without {refused}" if refused else ""

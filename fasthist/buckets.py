@@ -1,7 +1,7 @@
 """Where buckets begin and end, and which bucket a value belongs to.
 
 One rule holds everywhere: bucket ``i`` is ``[edges[i], edges[i + 1])``, and the last bucket also holds its
-right edge. For edges that a caller gives it is numpy's rule, for TensorFlow's limits it is TensorFlow's.
+right edge. For edges that a caller passes it is numpy's rule, for TensorFlow's limits it is TensorFlow's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ class Buckets:
     Parameters
     ----------
     edges : float64[n + 1]
-        The borders of n buckets, finite and strictly increasing. Copied, and never changed again.
+        The borders of n buckets, finite and strictly increasing. Copied and frozen.
     name : {"tensorflow", "uniform", "edges"}, optional
-        How the edges came about, shown by `repr`. Nothing depends on it: two `Buckets` with the same edges are equal
-        whatever their names.
+        Where the edges come from, shown by `repr`. `Buckets` with the same edges are equal whatever their names.
 
     Raises
     ------
@@ -46,7 +45,7 @@ class Buckets:
         try:
             edges = np.array(self.edges, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            msg = f"bucket edges {self.edges!r} are no numbers. Accepted: {ACCEPTED}."
+            msg = f"bucket edges {self.edges!r} must be numbers. Accepted: {ACCEPTED}."
             raise BucketsError(msg) from error
         if edges.ndim != 1 or edges.size < 2:
             msg = (
@@ -88,21 +87,21 @@ class Buckets:
         return f"Buckets({self.name!r}, {len(self)} from {low!r} to {high!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # TensorFlow's limits are one object in each process: 12 kB less in each pickle.
+        # TensorFlow's limits are one object per process: 12 kB less in each pickle.
         if self is _TENSORFLOW:
             return (tensorflow_buckets, ())
         return (_rebuild, (self.edges, self.name))
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all buckets are equally wide, but for the rounding of their edges."""
-        # In halves, since the range may overflow.
+        """Whether all buckets are equally wide, up to the rounding of their edges."""
+        # Halved, since the range may overflow.
         widths = np.diff(self.edges / 2)
         rounding = 4 * math.ulp(float(np.abs(self.edges).max()))
         return float(np.ptp(widths)) <= rounding
 
     def index(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Say which bucket holds each value: the definition that every kernel follows.
+        """Return the bucket of each value, the definition that every kernel follows.
 
         Parameters
         ----------
@@ -119,18 +118,7 @@ class Buckets:
 
 
 def checked_buckets(edges: NDArray[np.float64]) -> Buckets:
-    """Make buckets of edges that the caller has made and checked, without a copy and another look.
-
-    Parameters
-    ----------
-    edges : float64[n + 1]
-        Finite and strictly increasing. Read-only from now on.
-
-    Returns
-    -------
-    Buckets
-        Named "edges".
-    """
+    """Wrap edges float64[n + 1] that the caller has checked, without a copy; they become read-only."""
     buckets = object.__new__(Buckets)
     edges.setflags(write=False)
     object.__setattr__(buckets, "edges", edges)
@@ -157,48 +145,28 @@ _TENSORFLOW = Buckets(np.array(_tensorflow_limits()), name="tensorflow")
 
 
 def tensorflow_buckets() -> Buckets:
-    """Give TensorFlow's 1,550 buckets: limits 1e-12 * 1.1**k up to 1e20, mirrored, 0 and the largest double.
+    """Return TensorFlow's 1,550 buckets, always the same object: limits 1e-12 * 1.1**k up to 1e20, mirrored, 0, +-max.
 
-    Returns
-    -------
-    Buckets
-        The same object at every call.
-
-    Notes
-    -----
-    Source: ``InitDefaultBucketsInner`` in tsl/lib/histogram/histogram.cc of openxla/xla. TensorFlow has
-    one more bucket, below the smallest double, which nothing can enter; and it writes past its array for
-    a value equal to the largest double, which is counted here in the last bucket.
+    Source: ``InitDefaultBucketsInner`` in tsl/lib/histogram/histogram.cc of openxla/xla. TensorFlow has one more bucket,
+    below the smallest double, which nothing can enter; and it writes past its array for a value equal to the largest
+    double, which is counted here in the last bucket.
     """
     return _TENSORFLOW
 
 
 def limit_above(value: float) -> float:
-    """Return the smallest of TensorFlow's limits above a value; the largest double for itself."""
+    """Return the smallest of TensorFlow's limits above a value; for the largest double, itself."""
     limits = _TENSORFLOW.edges
     return float(limits[min(int(limits.searchsorted(value, side="right")), limits.size - 1)])
 
 
 def uniform_buckets(count: int, low: float, high: float) -> Buckets:
-    """Divide a range into buckets of equal width, with the edges that `numpy.histogram` uses.
+    """Divide [low, high] into `count` buckets of equal width, with the edges that `numpy.histogram` uses.
 
-    Parameters
-    ----------
-    count : int
-        How many buckets, at least 1.
-    low, high : float
-        Finite ends of the range. When they are equal the range is widened by 0.5 on both sides, as
-        numpy does. Where the doubles between them are too few for `count` distinct edges, or the range
-        overflows, numpy raises an error; here the range is widened or halved as little as is needed, so
-        that a tensor never stops a training run.
-
-    Returns
-    -------
-    Buckets
-
-    Notes
-    -----
-    Source: ``_get_outer_edges`` and ``_get_bin_edges`` in numpy/lib/_histograms_impl.py.
+    Equal ends are moved apart by 0.5 each, as numpy does. Where the doubles between them are too few for `count` distinct
+    edges, or the range overflows, numpy raises an error; here the range is widened or halved as little as needed, so that
+    a tensor never stops a training run. Source: ``_get_outer_edges`` and ``_get_bin_edges`` in
+    numpy/lib/_histograms_impl.py.
     """
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -218,35 +186,24 @@ def uniform_buckets(count: int, low: float, high: float) -> Buckets:
 
 
 RULES = ("doane", "fd", "rice", "scott", "sqrt", "stone", "sturges")
-"""The names of ``numpy.histogram_bin_edges`` that choose a number of uniform buckets by the values."""
+"""The rules of ``numpy.histogram_bin_edges``, which choose the number of uniform buckets from the values."""
 
 
 def rule_buckets(rule: str, values: NDArray[np.float64]) -> Buckets:
-    """Choose uniform buckets as ``numpy.histogram_bin_edges`` does.
+    """Choose uniform buckets for finite values float64[n] by one of `RULES`, as ``numpy.histogram_bin_edges`` does.
 
-    Parameters
-    ----------
-    rule : str
-        One of `RULES`.
-    values : float64[n]
-        All of them finite.
-
-    Returns
-    -------
-    Buckets
-        Numpy's own edges; but at most `MAX_UNIFORM` buckets, and where numpy raises an error, since the range overflows or
-        holds too few doubles, about ``log2(n)`` of them, so that a tensor never stops a training run.
+    The edges are numpy's, but at most `MAX_UNIFORM` buckets; where numpy raises an error, since the range overflows or
+    holds too few doubles, about ``log2(n)`` buckets, so that a tensor never stops a training run.
     """
     if not values.size:
         return uniform_buckets(1, 0.0, 1.0)
     low, high = float(values.min()), float(values.max())
     width = 0.0
     with np.errstate(all="ignore"):
-        # The two rules by which outliers may make any number of buckets. Source: numpy/lib/_histograms_impl.py.
+        # The two rules by which outliers may ask for any number of buckets. Source: numpy/lib/_histograms_impl.py.
         if rule == "fd":
-            width = (
-                2 * float(np.subtract(*np.percentile(values, [75, 25]))) / values.size ** (1 / 3)
-            )
+            spread = float(np.subtract(*np.percentile(values, [75, 25])))
+            width = 2 * spread / values.size ** (1 / 3)
         elif rule == "scott":
             width = (24 * math.pi**0.5 / values.size) ** (1 / 3) * float(values.std())
         if width > 0 and (high - low) / width > MAX_UNIFORM:
@@ -258,22 +215,9 @@ def rule_buckets(rule: str, values: NDArray[np.float64]) -> Buckets:
 
 
 def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets) -> Buckets | int:
-    """Check what a caller passed as ``buckets=``.
+    """Parse ``buckets=``: an int asks for that many uniform buckets over the data; "auto" and "tensorflow" share buckets.
 
-    Parameters
-    ----------
-    buckets : "auto", "tensorflow", int, sequence of float, or Buckets
-
-    Returns
-    -------
-    Buckets or int
-        An int asks for that many uniform buckets over the range of the data. "auto" are TensorFlow's: the caller finds
-        out whether an outline is wanted with `wants_outline`.
-
-    Raises
-    ------
-    BucketsError
-        Anything else, naming the value and what is accepted.
+    Raises BucketsError, naming the value and what is accepted.
     """
     if isinstance(buckets, Buckets):
         return buckets
@@ -285,7 +229,7 @@ def parse_buckets(buckets: str | int | Sequence[float] | NDArray[Any] | Buckets)
         raise BucketsError(msg)
     if isinstance(buckets, (int, np.integer)) and not isinstance(buckets, (bool, np.bool_)):
         if not 1 <= buckets <= MAX_UNIFORM:
-            msg = f"buckets={buckets} is no possible number of buckets. Accepted: 1 to {MAX_UNIFORM:,}."
+            msg = f"buckets={buckets} must be between 1 and {MAX_UNIFORM:,}."
             raise BucketsError(msg)
         return int(buckets)
     if isinstance(buckets, (bool, np.bool_, float, np.floating)) or buckets is None:

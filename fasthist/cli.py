@@ -1,8 +1,8 @@
 """The command line: ``fasthist demo``, ``log`` and ``warmup``; `fasthist.commands` has those that read runs.
 
-Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit
-code 1; a wrong use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the
-progress bar to stderr. Everything heavy is imported inside the command that needs it.
+Whatever fails on purpose (`FasthistError`) or in the system (`OSError`) becomes one line on stderr and exit code 1; wrong
+use of the command line is click's exit code 2; Ctrl-C is 130. Results go to stdout, the progress bar to stderr. Everything
+heavy is imported inside the command that needs it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from fasthist.hist import Histogram
 
 _KERNELS, _DEMO_KERNELS = 86, 23
-"""Kernels that are compiled by `warmup` and for the demo where none is cached, for the bar: a few more or less do no harm."""
+"""Kernels that `warmup` and the demo compile without a cache, for the bar: a few more or less do no harm."""
 
-GROUP = 64  # histograms in one event: few enough to be held, enough to make an event worth while
+GROUP = 64  # histograms in one event: few enough to hold, enough to make an event worth while
 
 
 class _Commands(click.Group):
-    """Turns the errors of every command into one line and an exit code."""
+    """Turn the errors of every command into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -54,7 +54,7 @@ class _Commands(click.Group):
 
         print_anything()
         try:
-            # A file may hold any number; what overflows is shown as what it is.
+            # A file may hold any number; overflows are shown as what they are.
             with np.errstate(all="ignore"):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -65,7 +65,7 @@ class _Commands(click.Group):
                 "what was written before is kept."
             )
         except OSError as error:
-            if error.errno == errno.EPIPE:  # stdout was closed, which click knows how to end
+            if error.errno == errno.EPIPE:  # stdout was closed, which click handles
                 raise
             text = _os_text(error)
         except FasthistError as error:
@@ -113,7 +113,7 @@ for _command in (show, compare, doctor, plot, merge):
 def demo(log_dir: str, epochs: int) -> None:
     """Train a small network well and badly, and log both.
 
-    Twice the same network of numpy on scikit-learn's digits; only the size of the first weights differs. The
+    Trains the same numpy network twice on scikit-learn's digits; only the size of the first weights differs. The
     histograms of weights, gradients and activations show why one of them learns nothing. Needs the extra
     fasthist[demo].
     """
@@ -172,14 +172,14 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
     if not done.histograms:
         if done.failed:
             raise CheckpointError(few(done.failed))
-        msg = f"nothing was written, for no tensor can be counted: {few(done.left_out) or 'the files hold none'}"
+        msg = f"nothing was written, since no tensor can be counted: {few(done.left_out) or 'the files hold none'}"
         raise CheckpointError(msg)
     steps = sorted({checkpoint.step or 0 for checkpoint in checkpoints})
-    where = (
-        f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps, {steps[0]} to {steps[-1]}"
-    )
+    where = f"step {steps[0]}"
+    if len(steps) > 1:
+        where = f"{len(steps)} steps, {steps[0]} to {steps[-1]}"
     if any(checkpoint.step is None for checkpoint in checkpoints):
-        where += " (0 where the name of a file tells none)"
+        where += " (0 where a file's name has none)"
     what = "1 histogram" if done.histograms == 1 else f"{done.histograms} histograms"
     say(f"{log_dir}: {what} of {decimal(done.nbytes)} at {where}")
     say(f"Look at them with: tensorboard --logdir {log_dir}")
@@ -190,9 +190,7 @@ def log(files: tuple[Path, ...], log_dir: str, step: int | None, threads: int | 
         click.get_current_context().exit(1)
 
 
-@main.command(
-    epilog=example("RUN pip install fasthist && fasthist warmup   # in a container's recipe")
-)
+@main.command(epilog=example("RUN pip install fasthist && fasthist warmup   # in a Dockerfile"))
 def warmup() -> None:
     """Compile all kernels ahead, so that no run waits for it.
 
@@ -210,8 +208,8 @@ def _kernels_told(total: int) -> Iterator[None]:
     from fasthist.kernels.jit import each_compiled
 
     with (
-        progress("compiling kernels", total, is_bytes=False) as advance,
-        each_compiled(lambda: advance(1)),
+        progress("compiling kernels", total, is_bytes=False) as tick,
+        each_compiled(lambda: tick(1)),
     ):
         yield
 
@@ -226,7 +224,7 @@ class _Done:
     failed: list[str] = field(default_factory=list)
 
     def add_failure(self, error: FasthistError | OSError) -> None:
-        """Keep what to say of a file or tensor that cannot be read."""
+        """Keep the error of a file or tensor that cannot be read."""
         text = _os_text(error) if isinstance(error, OSError) else str(error)
         self.failed.append(" ".join(text.split()))
 
@@ -238,7 +236,7 @@ def _log(
     advance: Callable[[int], None],
     done: _Done,
 ) -> None:
-    """Count tensor by tensor, and write what is counted in groups, so that neither is held for long."""
+    """Count tensor by tensor, and write in groups, so that neither is held for long."""
     group: dict[str, Histogram] = {}
 
     def write(step: int) -> None:
@@ -255,8 +253,8 @@ def _log(
                 for entry in checkpoint.entries:
                     try:
                         values = _loaded(entry)
-                        found = fasthist.histogram(values, threads=threads, name=entry.tag)
-                        group[entry.tag] = found
+                        counted = fasthist.histogram(values, threads=threads, name=entry.tag)
+                        group[entry.tag] = counted
                         done.nbytes += entry.nbytes
                     except ArrayError as error:  # the others are still worth having
                         done.left_out.append(str(error).partition(". Accepted")[0])
@@ -265,7 +263,7 @@ def _log(
                     advance(entry.nbytes)
                     if len(group) == GROUP:
                         write(checkpoint.step or 0)
-            finally:  # what is counted is written, even if it ends here
+            finally:  # write what is counted, even if an error ends it here
                 if group:
                     write(checkpoint.step or 0)
 

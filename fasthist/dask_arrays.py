@@ -1,8 +1,8 @@
-"""Dask's arrays: one task counts a chunk where the chunk is, and a tree of tasks adds up what they found.
+"""Dask's arrays: one task counts a chunk where it is, and a tree of tasks adds up the histograms.
 
 Guarantees:
 
-- No chunk leaves the worker that made it, and none is kept for longer than it takes to count it.
+- No chunk leaves the worker that made it, and none is kept longer than it takes to count it.
 - All arrays of a call are one graph, computed once, by whatever scheduler Dask is set to.
 - Counts, extremes and special values are those of the whole array in one piece.
 """
@@ -29,29 +29,20 @@ from fasthist.kernels.pool import VARIABLE, thread_count
 from fasthist.outline import merge_outlines
 
 _BRANCHES = 16
-"""Histograms that one task adds up: some 400 kB that come to one worker."""
+"""Histograms that one task adds up: some 400 kB sent to one worker."""
 
 
 def is_dask(values: Any) -> TypeGuard[Any]:
-    """Say whether something is an array of Dask; Dask is not imported for it."""
+    """Return whether this is a Dask array, without importing Dask."""
     module = sys.modules.get("dask.array")
     return module is not None and isinstance(values, module.Array)
 
 
 class How(NamedTuple):
-    """How a task counts a chunk.
+    """How a task counts a chunk: `device` is that of `fasthist.histogram`, `gpu` the number in it.
 
-    Attributes
-    ----------
-    threads : int or None
-        CPU threads of each task. None: ``FASTHIST_NUM_THREADS`` of the worker, else 1, since Dask runs a task on each of
-        its own threads.
-    device : str or None
-        As in `fasthist.histogram`, for each chunk.
-    gpu : int or None
-        The number in `device`, of a GPU of each worker.
-    outlined : bool
-        Whether histograms over TensorFlow's buckets get an outline.
+    `threads` are the CPU threads of each task. None: ``FASTHIST_NUM_THREADS`` of the worker, else 1, since Dask runs a
+    task on each of its own threads.
     """
 
     threads: int | None
@@ -60,48 +51,27 @@ class How(NamedTuple):
     outlined: bool
 
     def thread_count(self) -> int:
-        """Return how many threads this worker's tasks take."""
+        """Return how many threads this worker's tasks use."""
         if self.threads is None and not os.environ.get(VARIABLE, "").strip():
             return 1
         return thread_count(self.threads)
 
 
 def count(arrays: Mapping[str, Any], buckets: Buckets | int, how: How) -> dict[str, Histogram]:
-    """Count every element of some arrays of Dask, in one computation.
+    """Count every element of Dask arrays (any shape and chunks, empty and unknown ones too), in one computation.
 
-    Parameters
-    ----------
-    arrays : mapping of str to dask.array.Array
-        By name. Of any number of dimensions and size, with chunks of any sizes, empty and unknown ones too.
-    buckets : Buckets or int
-        An int: that many uniform buckets over each array's finite [min, max]. See the notes.
-    how : How
+    Sums are those of the chunks, added up: within ``2**-37`` of the sum of magnitudes of the chunks' own, and a rounding
+    for each addition. The outline is that of a sum of histograms. ArrayError if a dtype cannot be counted, before
+    anything is computed; if a chunk is not a dense array; or if its values were others when they were made again. What a
+    task of the arrays' own raises comes through.
 
-    Returns
-    -------
-    dict of str to Histogram
-        In the order of `arrays`. Sums are those of the chunks, added up: within ``2**-37`` of the sum of magnitudes of
-        the chunks' own, and a rounding for each addition. The outline is that of a sum of histograms.
+    Named buckets and edges take one pass. Uniform ones (an int) need the extremes of all chunks before the first can be
+    counted, so every chunk is made and read twice, in one graph: for all but the counts, and for the counts. Keeping the
+    chunks would take the memory of the whole array; where there is enough, ``x.persist()`` first is quicker.
 
-    Raises
-    ------
-    ArrayError
-        The dtype of one cannot be counted; nothing has been computed then. Or a chunk is no dense array, or with an
-        int for `buckets`, its values were others when they were made again.
-    Exception
-        Whatever a task of the arrays' own raises.
+    The kernels are compiled once per machine, by `fasthist.warmup` or the first call, and found in Numba's cache by
+    every worker that shares it.
 
-    Notes
-    -----
-    Named buckets and edges take one pass. Uniform ones need the extremes of all chunks before the first can be counted, so
-    every chunk is made and read twice, in one graph: for all that but the counts, and for the counts. To keep the chunks
-    would take the memory of the whole array; where that is there, ``x.persist()`` first is quicker.
-
-    The kernels are compiled once for a machine, by `fasthist.warmup` or the first call, and found in Numba's cache by
-    every worker that sees the same one.
-
-    Examples
-    --------
     >>> import dask.array, fasthist
     >>> x = dask.array.arange(1_000_000, chunks=100_000) % 10
     >>> fasthist.histogram(x, buckets=5).counts.tolist()
@@ -110,31 +80,31 @@ def count(arrays: Mapping[str, Any], buckets: Buckets | int, how: How) -> dict[s
     import dask
 
     graphs = [_graph(array, name, buckets, how) for name, array in arrays.items()]
-    found: dict[str, Histogram] = dict(zip(arrays, dask.compute(*graphs), strict=True))
-    for name, histogram in found.items():
+    counted: dict[str, Histogram] = dict(zip(arrays, dask.compute(*graphs), strict=True))
+    for name, histogram in counted.items():
         if isinstance(buckets, int) and histogram.counts.sum() != histogram.num:
             msg = (
                 f"{name}: the values of the Dask array were others when its chunks were made a second time. Accepted "
                 'with a number of buckets: chunks that are the same each time. Hint: pass .persist(), or buckets="auto".'
             )
             raise ArrayError(msg)
-    return found
+    return counted
 
 
 def _graph(array: Any, name: str, buckets: Buckets | int, how: How) -> Any:
-    """Give an array of Dask without dimensions, whose only chunk is the histogram."""
-    # Of a dtype that no chunk can be counted in, the caller hears before anything is computed.
+    """Return a Dask array without dimensions, whose only chunk is the histogram."""
+    # The caller hears of a dtype that cannot be counted before anything is computed.
     intake.read(np.empty(0, array.dtype), name)
     if isinstance(buckets, Buckets):
         return _reduced(_each(partial(_count, name, how, buckets), array), _added)
     from dask.graph_manipulation import bind
 
-    # Other edges than TensorFlow's take integers as float64, as uniform ones do.
+    # Edges other than TensorFlow's take integers as float64, as uniform ones do.
     rounds = array.dtype.kind in "iu" and array.dtype.itemsize == 8
     first = Buckets(np.array([0.0, 1.0])) if rounds else tensorflow_buckets()
     look = _reduced(_each(partial(_count, name, how, first), array), _added)
     edges = _each(partial(_divide, buckets), look)
-    # The same chunks under other names, made after the edges are known: else all would be held until then.
+    # The same chunks under other names, made after the edges are known: otherwise all would be held until then.
     again = _each(partial(_count_again, name, how), bind(array, edges), edges)
     return _each(_completed, look, edges, _reduced(again, _added_counts))
 
@@ -144,25 +114,19 @@ def _each(work: Any, array: Any, *shared: Any) -> Any:
     import dask.array
 
     index = tuple(range(array.ndim))
-    others = [part for one in shared for part in (one, ())]
+    others = [part for array_shared in shared for part in (array_shared, ())]
     meta = np.empty((0,) * array.ndim, dtype=object)
     return dask.array.blockwise(work, index, array, index, *others, dtype=object, meta=meta)
 
 
 def _reduced(counted: Any, add: Any) -> Any:
-    """Add up an array of Dask whose chunks are histograms or their counts, by a tree."""
+    """Add up a Dask array whose chunks are histograms or their counts, by a tree."""
     import dask.array
 
     return dask.array.reduction(
-        counted,
-        chunk=_unchanged,
-        combine=add,
-        aggregate=add,
-        concatenate=False,
-        split_every=_BRANCHES,
-        dtype=object,
-        meta=np.empty((), dtype=object),
-    )
+        counted, chunk=_unchanged, combine=add, aggregate=add, concatenate=False, split_every=_BRANCHES,
+        dtype=object, meta=np.empty((), dtype=object),
+    )  # fmt: skip
 
 
 def _unchanged(counted: Any, axis: Any, keepdims: bool) -> Any:
@@ -193,10 +157,10 @@ def _completed(look: Histogram, edges: Buckets, counts: NDArray[np.uint64]) -> H
 
 
 def _flat(counted: Any) -> list[Any]:
-    """Give what nested lists hold: one for each axis, or none."""
+    """Flatten nested lists: one level for each axis, or none."""
     if not isinstance(counted, list):
         return [counted]
-    return [one for part in counted for one in _flat(part)]
+    return [leaf for part in counted for leaf in _flat(part)]
 
 
 def _added_counts(counted: Any, axis: Any, keepdims: bool) -> NDArray[np.uint64]:
@@ -208,7 +172,7 @@ def _added_counts(counted: Any, axis: Any, keepdims: bool) -> NDArray[np.uint64]
 def _added(counted: Any, axis: Any, keepdims: bool) -> Histogram:
     del axis, keepdims
     parts: list[Histogram] = _flat(counted)
-    # All outlines at once: one after the other takes longer, and moves the rows each time.
+    # All outlines at once: merging one after the other takes longer, and moves the rows each time.
     plain = [replace(part, outlined=None) for part in parts]
     outlines = [
         (part.outline, part.min, part.max)

@@ -1,9 +1,8 @@
 """`fasthist demo`: one small network, trained once from a good start and once from a bad one.
 
-The network is numpy only, so that everything about the logging is in view: `train` is what a training loop
-with fasthist looks like. Both runs see the same data in the same order; only the size of the first weights
-differs. From the bad start the gradients shrink from layer to layer on their way back to the first one, the
-network learns nothing, and TensorBoard shows why.
+The network is numpy only, so that all the logging is in view: `train` is what a training loop with fasthist looks like. Both
+runs see the same data in the same order; only the size of the first weights differs. From the bad start the gradients
+shrink from layer to layer on their way back to the first one, the network learns nothing, and TensorBoard shows why.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ MOMENTUM = 0.9
 class Network:
     """Fully connected layers with sigmoids between them, and a softmax behind the last.
 
-    `parameters`, such as ``fc1.weight`` and ``fc1.bias``, are float32 and updated in place. Weights begin at the size
-    that `scale` tells, see `RUN2SCALE`, and biases at zero.
+    `parameters`, such as ``fc1.weight`` and ``fc1.bias``, are float32 and updated in place. Weights start at the size
+    that `scale` gives, see `RUN2SCALE`, and biases at zero.
     """
 
     def __init__(self, scale: float, rng: np.random.Generator) -> None:
@@ -103,7 +102,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training left."""
+    """What one training wrote and achieved."""
 
     log_dir: Path
     histograms: int  # number of tags

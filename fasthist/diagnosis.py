@@ -1,4 +1,4 @@
-"""`diagnose`: say what is wrong in a run, in which layer, since when, and what people do about it."""
+"""`diagnose`: what is wrong in a run, in which layer, since when, and what people do about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEVERITIES = ("info", "warning", "error")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a rule has found in one tag.
+    """A problem that a rule has found in one tag.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Finding:
     severity : {"info", "warning", "error"}
     tag : str
     first_step, last_step : int
-        Logged steps between which it holds.
+        First and last logged step where it holds.
     value, threshold : float
-        What was found, and the limit that it is beyond.
+        What was measured, and the limit that it is beyond.
     source : str
         Where the threshold comes from.
     layer : str
@@ -66,32 +66,32 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     Parameters
     ----------
     history : History
-        Of one run. The order of its tags is taken for the order of the layers, the first one nearest to the inputs.
+        One run. Its tags are expected in the order of the layers, the one nearest to the inputs first.
     kinds : mapping of str to str, optional
-        Regular expressions, searched for in a tag, and what such a tag is: "weight", "gradient", "update" or
-        "activation". The first that matches counts. Default, and for the other tags: what the name tells, such as
+        Regular expressions, searched for in a tag, and the kind of such a tag: "weight", "gradient", "update" or
+        "activation". The first match counts. Default, and for all other tags: what the name says, such as
         ``gradients/fc1.weight``, ``fc1.weight.grad`` and ``dense/kernel/histogram``.
 
     Returns
     -------
     Findings
-        A list of `Finding`. The gravest first, and of those the earliest; "info" is nothing to worry about. Empty for
-        a healthy run. Notebooks show it as a table.
+        A list of `Finding`, the most severe first, then the earliest; "info" is nothing to worry about. Empty for a
+        healthy run. Notebooks show it as a table.
 
     Raises
     ------
     ArgumentError
-        `kinds` is not as above.
+        `kinds` has another kind, or an invalid expression.
     EventFileError, OSError
         A file has changed, or cannot be read.
 
     Notes
     -----
-    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag whose kind nothing tells is
-    only looked through for NaN and infinities. What a file does not tell is taken from its rows where they are fine
-    enough, or not judged: TensorFlow's 30 equal ones tell no zeros. Of NaN and infinities other libraries' files tell
-    that there are some, by extremes or edges that are not finite, and TensorFlow's rows not how many. At most 48
-    histograms of a tag are read, evenly spread; sums and extremes are looked at for all steps.
+    Rules, thresholds, their sources and the texts are in ``fasthist/rules.toml``. A tag of unknown kind is only checked
+    for NaN and infinities. What a file does not tell is taken from its rows where they are fine enough, or not judged:
+    TensorFlow's 30 equal rows tell no zeros. Other libraries' files only show that there are NaN and infinities, by
+    extremes or edges that are not finite, and TensorFlow's rows not how many. At most 48 histograms of a tag are read,
+    evenly spread; sums and extremes are checked for all steps.
 
     Examples
     --------
@@ -106,30 +106,28 @@ def diagnose(history: Mapping[str, Series], kinds: Mapping[str, str] | None = No
     underflow warning fc1 100.0% of the gradient that is not zero is at most 2**-24, more than 30%
     """
     findings = []
-    with np.errstate(over="ignore", invalid="ignore"):  # of a run that explodes
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here too
         readings = [Reading(series, role(tag, kinds)) for tag, series in history.items()]
-        layers = {one.tag: one.role.layer for one in readings}
+        layers = {reading.tag: reading.role.layer for reading in readings}
         run = Readings(readings)
         for name, rule in RULES.items():
             text = texts()[name]
             for hit in rule(run, text):
                 check = text[hit.check]
-                message = check["says"].format(value=hit.value, threshold=check["threshold"])
-                findings.append(
-                    Finding(
-                        rule=name,
-                        severity=check["severity"],
-                        tag=hit.tag,
-                        first_step=hit.first_step,
-                        last_step=hit.last_step,
-                        value=hit.value,
-                        threshold=check["threshold"],
-                        source=check["source"],
-                        layer=layers[hit.tag],
-                        message=message,
-                        why=text["why"],
-                        remedy=text["remedy"],
-                    )
+                finding = Finding(
+                    rule=name,
+                    severity=check["severity"],
+                    tag=hit.tag,
+                    first_step=hit.first_step,
+                    last_step=hit.last_step,
+                    value=hit.value,
+                    threshold=check["threshold"],
+                    source=check["source"],
+                    layer=layers[hit.tag],
+                    message=check["says"].format(value=hit.value, threshold=check["threshold"]),
+                    why=text["why"],
+                    remedy=text["remedy"],
                 )
-    findings.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.first_step))
+                findings.append(finding)
+    findings.sort(key=lambda each: (-SEVERITIES.index(each.severity), each.first_step))
     return Findings(findings)

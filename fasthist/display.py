@@ -37,27 +37,11 @@ _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 def written_buckets(
     edges: NDArray[np.float64], counts: NDArray[Any], max_buckets: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Choose the buckets to be written: none of zero width, no two empty ones side by side.
+    """Choose the buckets to write: none of zero width, no two empty ones side by side.
 
-    Parameters
-    ----------
-    edges : float64[n + 1]
-        From the smallest to the largest finite value; the last bucket may have no width.
-    counts : uint64[n] or float64[n]
-    max_buckets : int, optional
-        Merge equally many neighbours so that no more than this many are left.
-
-    Returns
-    -------
-    edges : float64[k + 1]
-        Strictly increasing, but for a constant, which has one bucket of no width; the ends are those of `edges`.
-    counts : float64[k]
-        As the file stores them, with the same sum.
-
-    Raises
-    ------
-    ArgumentError
-        `max_buckets` is less than 1.
+    `edges`, float64[n + 1], go from the smallest to the largest finite value, and the last bucket may have no width. At most
+    `max_buckets` are left, by merging equally many neighbours. Returns edges, float64[k + 1], strictly increasing, with the
+    same ends (a constant has one bucket of no width), and counts, float64[k], with the same sum.
     """
     check_limit(max_buckets)
     low, high = float(edges[0]), float(edges[-1])
@@ -70,10 +54,10 @@ def written_buckets(
         left = max(high - max(narrow, math.ulp(high)), before / 2 + high / 2)
         if before < left < high:
             edges = np.concatenate((edges[:-2], (left, high)))
-        else:  # no number lies between
+        else:  # no double lies between
             edges = np.concatenate((edges[:-2], (high,)))
             counts = np.concatenate((counts[:-2], counts[-2:].sum(keepdims=True)))
-    if edges[1] == low:  # an edge given by the caller, the last one, which its bucket holds
+    if edges[1] == low:  # the last edge of a caller's edges, which the last bucket holds
         after = float(edges[2])
         beside = min(low + max(narrow, math.ulp(low)), low / 2 + after / 2)
         if low < beside < after:
@@ -81,12 +65,12 @@ def written_buckets(
         else:
             edges = np.concatenate(((low,), edges[2:]))
             counts = np.concatenate((counts[:2].sum(keepdims=True), counts[2:]))
-    # A bucket stays if it holds something, or if the next one does: it is then the gap before that one.
+    # Keep a bucket if it holds something, or as a gap if the next one does.
     kept = counts > 0
     kept[:-1] |= kept[1:]
     right = kept.nonzero()[0]
     if max_buckets is None or right.size <= max_buckets:
-        # What is left out is empty, so the counts stand as they are.
+        # What is left out is empty, so the counts stay as they are.
         written = counts[right].astype(np.float64)
     else:
         group = -(-right.size // max_buckets)
@@ -106,21 +90,10 @@ def raw_histogram(
     num: float,
     sums: tuple[float | None, float | None],
 ) -> RawHistogram:
-    """Put what is written in the form of ``add_histogram_raw``.
+    """Build the arguments of ``add_histogram_raw`` from edges[k + 1], counts[k] and (sum, sum of squares or None).
 
-    Parameters
-    ----------
-    edges : float64[k + 1]
-    counts : float64[k]
-    num : int or float
-    sums : (float or None, float or None)
-        Of the values, and of their squares; an unknown one is written as NaN.
-
-    Returns
-    -------
-    dict
-        The first limit is the first edge, with count 0. A constant has TensorFlow's next limit above it for its last
-        one: TensorBoard puts `min` and `max` there, other readers want a bucket.
+    An unknown sum is written as NaN. The first limit is the first edge, with count 0. A constant's last limit is
+    TensorFlow's next one above it: TensorBoard puts `min` and `max` there, other readers want a bucket.
     """
     total, squares = (math.nan if moment is None else moment for moment in sums)
     low, high = float(edges[0]), float(edges[-1])
@@ -136,28 +109,16 @@ def raw_histogram(
 
 
 def constant_rows(value: float, num: float, seen: Range | None) -> NDArray[np.float64] | None:
-    """Choose the rows in which TensorBoard draws equal values as a spike, if the older form does not do.
+    """Return the rows that make TensorBoard draw `num` equal values as a spike; None if the older form does.
 
-    Parameters
-    ----------
-    value : float
-    num : float
-        How many there are.
-    seen : (float, float), optional
-        Range of the values at earlier steps. Default: this is the first one.
+    `seen` is the range of the values at earlier steps, None at the first. The older form has one bucket, which both loaders
+    make one of no width, `min` to `max`.
 
-    Returns
-    -------
-    float64[k, 3] or None
-        None: the older form, whose one bucket both loaders make one of no width, `min` to `max`.
-
-    Notes
-    -----
     While all edges of a tag are equal the page draws its own axis, ``value / 1.1 - 1`` to ``value * 1.1 + 1``. So a tag
     that has been constant so far gets a row of no width: any other would fill the whole axis. But that axis ends before
-    the value below -10, and beyond float64 near its end; an empty row on the right then makes one, 2**-8 of the value
-    wide (on the left, the Distributions tab would take it for values). Once other values are on the axis, a row of no
-    width may be lost by a rounding, at its end or at a border of two bins, and gets 2**-22 of the range then.
+    a value below -10, and near float64's end beyond it; an empty row on the right then makes an axis, 2**-8 of the value
+    wide (on the left, the Distributions tab would take it for values). Once other values are on the axis, rounding may
+    lose a row of no width at its end or at a border of two bins; it then gets 2**-22 of the range.
     Source: tensorboard/plugins/histogram/tf_histogram_dashboard/histogramCore.ts, ``intermediateToD3``.
     """
     low, high = (value, value) if seen is None else (min(value, seen[0]), max(value, seen[1]))
@@ -174,7 +135,7 @@ def constant_rows(value: float, num: float, seen: Range | None) -> NDArray[np.fl
 
 
 def _is_lost(value: float, low: float, high: float) -> bool:
-    """Say whether the page draws a row of no width in none of its bins, by its own arithmetic."""
+    """Return whether the page, by its own arithmetic, draws a row of no width in none of its bins."""
     width = (high - low) / _BINS
     for place in range(_BINS):
         left = low + place * width
@@ -185,7 +146,7 @@ def _is_lost(value: float, low: float, high: float) -> bool:
 
 
 def _above(value: float, room: float) -> float:
-    """Return a number so far above a value, at least the next one; below it where there is none above."""
+    """Return a number `room` above a value, at least the next one; below it where there is none above."""
     for end in (max(value + room, math.nextafter(value, math.inf)), value - room):
         if math.isfinite(end):
             return end
@@ -193,13 +154,7 @@ def _above(value: float, room: float) -> float:
 
 
 def check_limit(max_buckets: int | None) -> int | None:
-    """Give a largest number of buckets back, if something can be written in so many.
-
-    Raises
-    ------
-    ArgumentError
-        It is less than 1.
-    """
+    """Return `max_buckets`; raise ArgumentError if it is less than 1."""
     if max_buckets is not None and max_buckets < 1:
         msg = f"max_buckets={max_buckets} leaves nothing to write. Accepted: 1 or more, or None."
         raise ArgumentError(msg)
@@ -207,18 +162,7 @@ def check_limit(max_buckets: int | None) -> int | None:
 
 
 def contiguous(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Put an empty bucket in each gap between the rows of an outline.
-
-    Parameters
-    ----------
-    rows : float64[k, 3]
-        Left edge, right edge and count of each.
-
-    Returns
-    -------
-    edges : float64[n + 1]
-    counts : float64[n]
-    """
+    """Put an empty bucket in each gap between an outline's rows: return edges float64[n + 1], counts float64[n]."""
     edges = rows[:, :2].ravel()
     counts = np.zeros(edges.size - 1)
     counts[::2] = rows[:, 2]
@@ -230,14 +174,13 @@ def contiguous(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def survives_float32(edges: NDArray[np.float64]) -> bool:
-    """Say whether edges keep apart, and the ends their places, when a reader takes them for float32.
+    """Return whether edges stay apart, and the ends in place, for a reader that takes them as float32.
 
     TensorBoard's Python loader does so with the older form of a histogram.
     """
     low, high = float(edges[0]), float(edges[-1])
-    if max(-low, high) > FAR * (high - low):
-        return False
-    if not max(-low, high) < _LARGEST_FLOAT32:
+    far = max(-low, high)
+    if far > FAR * (high - low) or not far < _LARGEST_FLOAT32:
         return False
     rounded = edges.astype(np.float32)
     return bool((rounded[1:] > rounded[:-1]).all())
@@ -249,22 +192,10 @@ def cut(
     outside: tuple[int, int],
     ends: tuple[float | None, float | None],
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Cut buckets to the values in them.
+    """Cut buckets to the values in them: return edges[k + 1] and counts[k], the first and last not 0.
 
-    Parameters
-    ----------
-    edges : float64[n + 1]
-    counts : uint64[n] or float64[n]
-    outside : (int, int)
-        Values below the first and above the last edge, which get buckets of their own.
-    ends : (float or None, float or None)
-        The smallest and the largest value, which become the outer edges; where one is unknown the edge stays.
-
-    Returns
-    -------
-    edges : float64[k + 1]
-    counts : uint64[k] or float64[k]
-        The first and the last not 0.
+    `outside` counts the values below the first and above the last edge, which get buckets of their own. `ends` are the
+    smallest and the largest value, which become the outer edges; None keeps the edge.
     """
     if any(outside):
         around = np.array(outside, dtype=np.uint64)

@@ -1,8 +1,8 @@
 """Add up the histograms of one step over the ranks of ``torch.distributed``: three collectives, however many there are.
 
 Nothing else in fasthist communicates, and nothing here does so unless every rank calls it. A `DTensor` (FSDP2, tensor
-parallelism) knows which of its elements this rank counts, see `fasthist.sharding`; of other tensors, count on each rank
-what no other rank counts, and ``fasthist.histogram([])`` where that is nothing. Megatron's parameters, for one::
+parallelism) knows which of its elements this rank counts, see `fasthist.sharding`; for other tensors, count on each rank
+what no other rank counts, ``fasthist.histogram([])`` if nothing is left. Megatron's parameters, for example::
 
     part = p if is_here(p) else []  # p.tensor_model_parallel, or the first rank of its tensor-parallel group
 """
@@ -30,7 +30,7 @@ __all__ = ["Reduction", "all_reduce", "check_group", "histograms", "reduce"]
 def all_reduce(
     histograms: Histograms, group: Any = None, *, step: int | None = None, async_op: bool = False
 ) -> Any:
-    """Add up the histograms of all ranks, and give every rank the sums.
+    """Add up the histograms of all ranks, and return the sums on every rank.
 
     Parameters
     ----------
@@ -39,34 +39,34 @@ def all_reduce(
     group : torch.distributed.ProcessGroup, optional
         Default: all ranks.
     step : int, optional
-        What the ranks compare too.
+        Compared between the ranks.
     async_op : bool
-        Return while the counts are on their way.
+        Return while the counts are under way.
 
     Returns
     -------
     dict of str to Histogram, or Reduction
-        In the order of this rank's. With `async_op`, what gives it when its ``wait()`` is called.
+        In this rank's order. With `async_op`, a `Reduction` whose ``wait()`` returns it.
 
     Raises
     ------
     ArgumentError
-        On every rank, naming the difference: the tags, buckets, step, or what is called are not the same everywhere,
+        On every rank, naming the difference: the tags, buckets, step or calls are not the same everywhere,
         or a rank's histograms cannot be sent. On this rank: it is not in the group, or there is no group.
     RuntimeError
-        The engine's own, such as after its timeout, where a rank is gone or does not call.
+        Raised by the backend, such as after its timeout, where a rank is gone or does not call.
 
     Notes
     -----
-    Counts, `min` and `max` are those of the data put together. `sum` and `sum_squares` are added up as whole numbers:
+    Counts, `min` and `max` are those of the concatenated data. `sum` and `sum_squares` are added up as integers:
     the same bits on every rank, whatever the number and order of ranks, within R * 2**-80 of the largest rank's sum
-    before it is rounded. What is added up over "auto" is over "tensorflow", without an outline.
+    before it is rounded. A sum over "auto" is over "tensorflow", without an outline.
 
-    Three collectives, by Gloo, NCCL or another engine, in host memory if the group has an engine for it, else on its
+    Three collectives, by Gloo, NCCL or another backend, in host memory if the group has a backend for it, else on its
     device: MIN of three int64, which show whether the ranks agree; MIN of 14 float64 for each tensor; SUM of int64,
     the counts from the first bucket that any rank has used to the last, on either side of the middle, two in one
     where they are small, and 21 numbers more. For 1,000 float32 tensors these are 1 to 2 MB, and 8 MB if every bucket
-    is used (15 MB if the ranks have more than 2**31 values of each tensor). The first two are waited for with
+    is used (15 MB if the ranks have more than 2**31 values of each tensor). The call waits for the first two with
     `async_op` too; other collectives of the group may follow before ``wait()``.
 
     Examples
@@ -85,19 +85,19 @@ def all_reduce(
 def reduce(
     histograms: Histograms, dst: int = 0, group: Any = None, *, step: int | None = None, async_op: bool = False
 ) -> Any:  # fmt: skip
-    """Add up the histograms of all ranks, and give the sums to one of them.
+    """Add up the histograms of all ranks, and return the sums on one of them.
 
     Parameters
     ----------
     dst : int
-        Its rank among all, as in ``torch.distributed.reduce``.
+        The rank that gets them, among all ranks as in ``torch.distributed.reduce``.
     histograms, group, step, async_op
         As in `all_reduce`; half as many bytes are sent.
 
     Returns
     -------
     dict of str to Histogram, None, or Reduction
-        None on the other ranks. With `async_op`, what gives it when its ``wait()`` is called.
+        None on the other ranks. With `async_op`, a `Reduction` whose ``wait()`` returns it.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def reduce(
 def histograms(
     values: Any, group: Any = None, *, step: int | None = None, redistribute: bool = False
 ) -> Histograms:
-    """Count a tree whose tensors lie on several ranks, each rank its part, and give every rank the whole.
+    """Count a tree whose tensors lie on several ranks, each rank its part, and return the whole on every rank.
 
     Parameters
     ----------
@@ -118,9 +118,9 @@ def histograms(
         As in `fasthist.histograms`. `DTensor` leaves are counted once, whatever their placement; all others are taken
         to be each rank's own, and added up.
     group, step
-        As in `all_reduce`. Where ranks of a tensor's mesh are not in the group, what they alone have is not counted.
+        As in `all_reduce`. Values held only by ranks of a tensor's mesh that are not in the group are not counted.
     redistribute : bool
-        Make the values of `Partial` tensors final first, which takes a collective for each. Else they are refused.
+        Reduce `Partial` tensors to final values first, with a collective for each. Otherwise they are refused.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def histograms(
 
 
 class _Torch:
-    """The engine of `fasthist.agreement`: a process group."""
+    """A process group as an engine of `fasthist.agreement`."""
 
     def __init__(self, group: Any, dst: int | None) -> None:
         check_group(group)
@@ -194,7 +194,7 @@ def _reduced(
 
     def checked() -> Histograms:
         if dst is not None and dst not in engine.ranks:
-            msg = f"dst={dst!r} is no rank of the group. Accepted: {engine.ranks}."
+            msg = f"dst={dst!r} must be a rank of the group. Accepted: {engine.ranks}."
             raise ArgumentError(msg)
         return find()
 

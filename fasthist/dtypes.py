@@ -1,7 +1,7 @@
 """One table: every number format that can be counted, and what its bit patterns mean.
 
-A *carrier* is the unsigned integer type of the same width, in which the kernels see the bits. Formats of
-8 and 16 bits are also described completely by `Format.decode`: the float64 value of every pattern.
+A *carrier* is the unsigned integer type of the same width, in which the kernels see the bits. Formats of 8 and 16 bits are
+also described completely by `Format.decode`: the float64 value of every pattern.
 """
 
 from __future__ import annotations
@@ -15,26 +15,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Format:
-    """How to read one element.
+    """How to read one element: the name that numpy, ml_dtypes and torch share, such as "bfloat16", and its bits.
 
-    Parameters
-    ----------
-    name : str
-        The name that numpy, ml_dtypes and torch share, such as ``"bfloat16"``.
-    kind : {"bool", "int", "uint", "float"}
-        What the bits are.
-    bits : int
-        Width of one element.
-    mantissa : int
-        Explicit mantissa bits of a float.
-    bias : int
-        Exponent bias of a float.
-    specials : {"ieee", "fn", "fnuz"}
-        Which patterns of a float are no finite numbers: those of the highest exponent (``ieee``);
-        only all ones after the sign, NaN (``fn``); only the pattern of -0, NaN (``fnuz``).
+    `kind` is "bool", "int", "uint" or "float"; `mantissa` (explicit bits) and `bias` (of the exponent) describe a float.
+    `specials` says which patterns of a float are not finite: those of the highest exponent ("ieee"); only all ones
+    after the sign, NaN ("fn"); only the pattern of -0, NaN ("fnuz").
 
-    Notes
-    -----
     Source of the 8-bit formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for e4m3fn and e5m2,
     "8-bit Numerical Formats for Deep Neural Networks" (arXiv 2206.02915) for the fnuz forms.
     """
@@ -53,22 +39,11 @@ class Format:
 
     @property
     def is_code(self) -> bool:
-        """Whether the patterns are few enough (at most 65,536) to be counted one by one."""
+        """Whether the patterns are few enough (at most 65,536) to be counted individually."""
         return self.bits <= 16
 
     def decode(self, patterns: NDArray[np.unsignedinteger]) -> NDArray[np.float64]:
-        """Give the value of each pattern.
-
-        Parameters
-        ----------
-        patterns : carrier[...]
-            Bit patterns; only formats of at most 16 bits.
-
-        Returns
-        -------
-        float64[...]
-            Exact values; NaN and infinities where the format has them.
-        """
+        """Return the exact float64 value of each pattern (carrier[...], at most 16 bits), NaN and infinities included."""
         u: NDArray[np.int64] = patterns.astype(np.int64)
         if self.kind == "bool":
             u = (u != 0).astype(np.int64)
@@ -98,14 +73,8 @@ FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
         Format("bool", "bool", 8),
-        Format("int8", "int", 8),
-        Format("int16", "int", 16),
-        Format("int32", "int", 32),
-        Format("int64", "int", 64),
-        Format("uint8", "uint", 8),
-        Format("uint16", "uint", 16),
-        Format("uint32", "uint", 32),
-        Format("uint64", "uint", 64),
+        *(Format(f"int{bits}", "int", bits) for bits in (8, 16, 32, 64)),
+        *(Format(f"uint{bits}", "uint", bits) for bits in (8, 16, 32, 64)),
         Format("float8_e4m3fn", "float", 8, 3, 7, "fn"),
         Format("float8_e5m2", "float", 8, 2, 15),
         Format("float8_e4m3fnuz", "float", 8, 3, 8, "fnuz"),
@@ -120,28 +89,18 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class CastLimits:
-    """Where round-to-nearest-even into a narrower float format loses a value.
+    """Where round-to-nearest-even into a narrower float format loses a value, without saturation.
 
-    Attributes
-    ----------
-    zero_up_to : float
-        A non-zero ``|x|`` up to and including this becomes zero: half the smallest subnormal (a tie goes
-        to the even neighbour, zero).
-    lost_from : float
-        The smallest float64 ``|x|`` that becomes infinite, or NaN where the format has no infinity.
-
-    Notes
-    -----
-    Source: IEEE 754-2019, section 4.3.1 (roundTiesToEven) and 7.4 (overflow); without saturation.
+    Source: IEEE 754-2019, section 4.3.1 (roundTiesToEven) and 7.4 (overflow).
     """
 
-    zero_up_to: float
-    lost_from: float
+    zero_up_to: float  # largest |x| that becomes zero: half the smallest subnormal (its tie goes to even, zero)
+    lost_from: float  # smallest float64 |x| that becomes infinite or, where there is none, NaN
 
 
 @functools.cache
 def cast_limits(name: str) -> CastLimits:
-    """Derive the two limits of the format called `name` from its patterns."""
+    """Derive the limits of a format from its patterns."""
     row = FORMATS[name]
     values = row.decode(np.arange(1 << (row.bits - 1), dtype=row.carrier))
     finite = values[np.isfinite(values)]
@@ -154,4 +113,4 @@ def cast_limits(name: str) -> CastLimits:
 
 
 CAST_FORMATS = ("float16", "float8_e4m3fn", "float8_e5m2")
-"""The formats for which every histogram keeps what a cast would lose, in the order of `Tally.cast_losses`."""
+"""The formats for which every histogram keeps what a cast would lose, in the order of `Histogram.cast_losses`."""

@@ -1,4 +1,4 @@
-"""Every error that fasthist raises on purpose, and what the texts of several need.
+"""Every error that fasthist raises on purpose, and the helpers for their texts.
 
 Each class is a `FasthistError` and also the builtin that a caller would expect, so both
 ``except fasthist.FasthistError`` and ``except ValueError`` work. Every text says what was wrong with
@@ -12,18 +12,15 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    r"""Escape what a terminal would obey instead of showing it, such as line ends and colour codes.
+    r"""Escape what a terminal would obey instead of show, such as line ends and colour codes.
 
-    Examples
-    --------
     >>> print(printable("fc\x1b[31m/größe"))
     fc\x1b[31m/größe
     """
     if text.isprintable():
         return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
-    )
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
 
 
 class FasthistError(Exception):
@@ -35,11 +32,11 @@ class FasthistError(Exception):
 
 
 class ArrayError(FasthistError, TypeError):
-    """A value that is no dense array of real numbers."""
+    """A value that is not a dense array of real numbers."""
 
 
 class DeviceError(FasthistError, RuntimeError):
-    """A device that is not there or has failed, or an array in the memory of one that fasthist cannot read."""
+    """A device that is missing or has failed, or an array in device memory that fasthist cannot read."""
 
 
 class BucketsError(FasthistError, ValueError):
@@ -55,7 +52,7 @@ class CheckpointError(FasthistError, ValueError):
 
 
 class MessageError(FasthistError, ValueError):
-    """Bytes that are no message, or a message that contradicts itself; the text says what is wrong."""
+    """Bytes that are not a message, or a message that contradicts itself; the text says what is wrong."""
 
 
 class EventFileError(FasthistError, ValueError):
@@ -72,7 +69,7 @@ class EventFileError(FasthistError, ValueError):
     """
 
     def __init__(self, path: str, offset: int, problem: str) -> None:
-        super().__init__(path, offset, problem)  # what a pickle of it is made from
+        super().__init__(path, offset, problem)  # the arguments that pickle restores it from
         self.path, self.offset, self.problem = path, offset, problem
 
     def __str__(self) -> str:
@@ -83,11 +80,11 @@ class EventFileError(FasthistError, ValueError):
 
 
 class WriteError(FasthistError, OSError):
-    """An event file that could not be written; the text says what is still held, and what is lost."""
+    """An event file that could not be written; the text says what is buffered and what is lost."""
 
 
 class QueueFullError(WriteError):
-    """An event that was not taken, since what the queue is full of could not be written."""
+    """An event that was refused because the queue is full and cannot be written."""
 
 
 class MissingPackageError(FasthistError, ImportError):
@@ -96,9 +93,8 @@ class MissingPackageError(FasthistError, ImportError):
     @classmethod
     def for_extra(cls, package: str, extra: str, purpose: str) -> MissingPackageError:
         """Name the package, why it is needed and the command that installs it."""
-        return cls(
-            f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'"
-        )
+        msg = f"{purpose} needs {package}, which is not installed. Run: pip install 'fasthist[{extra}]'"
+        return cls(msg)
 
 
 def listed(names: Iterable[str], most: int) -> str:
@@ -113,5 +109,5 @@ def compiled(pattern: str | re.Pattern[str], argument: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except (re.error, TypeError) as error:
-        msg = f"{argument} is no regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
+        msg = f"{argument} must be a regular expression: {error}. Accepted: Python's, such as 'weights/.*'."
         raise ArgumentError(msg) from error

@@ -19,20 +19,20 @@ from fasthist.tag_series import Series
 class History(Mapping[str, Series]):
     """The histograms of one run: a `Series` for each tag, in the order in which they first appeared.
 
-    Made by `History.open` and `History.open_all`. The files are gone through once, and checked; about a hundred bytes
+    Made by `History.open` and `History.open_all`. The files are read through once, and checked; about a hundred bytes
     are kept for each histogram, which is read again when it is asked for.
 
     Attributes
     ----------
     run : str
-        The directory of the run below the one that was opened, with slashes; "." for that one itself.
+        The directory of the run relative to the opened one, with slashes; "." for the opened one itself.
     path : str
         The directory of the run, or the one file that was opened.
 
     Notes
     -----
     Where a run was continued at an earlier step with ``purge_step``, by whichever library, what its first life wrote
-    from there on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows
+    from that step on is left out. The steps are those that TensorBoard's ``EventAccumulator`` keeps, except that rows
     written by fasthist are left out with the rest, as on TensorBoard's page.
 
     Examples
@@ -55,11 +55,9 @@ class History(Mapping[str, Series]):
         self._series: dict[str, Series] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what to pickle: without the series, which would bring their tables once more."""
-        return vars(self) | {"_series": {}}
+        return vars(self) | {"_series": {}}  # each series would bring its table once more
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what was pickled."""
         vars(self).update(state)
         self._find_series()
 
@@ -72,16 +70,16 @@ class History(Mapping[str, Series]):
         Parameters
         ----------
         path : str or os.PathLike
-            A directory, with all directories in it, of which each is a run; or one file; or the URL of either.
+            A directory, where each directory with event files is a run; or one file; or the URL of either.
         run : str, optional
             Which run below `path`. Default: the only one.
         skip_corrupt : bool
-            Pass over damaged records, and count them in `corrupt_count`, instead of raising.
+            Skip damaged records, and count them in `corrupt_count`, instead of raising.
 
         Returns
         -------
         History
-            Without tags if nothing is written yet.
+            Without tags if nothing has been written yet.
 
         Raises
         ------
@@ -117,14 +115,14 @@ class History(Mapping[str, Series]):
         dict of str to History
             By the names of the runs.
         """
-        found = find_runs(path, skip_corrupt=skip_corrupt)
-        for history in found.values():
+        histories = find_runs(path, skip_corrupt=skip_corrupt)
+        for history in histories.values():
             history.refresh()
-        return found
+        return histories
 
     @property
     def corrupt_count(self) -> int:
-        """Damaged records passed over so far."""
+        """Number of damaged records skipped so far."""
         return self._index.corrupt_count
 
     @property
@@ -133,7 +131,7 @@ class History(Mapping[str, Series]):
         return sum(map(size_of, self._paths()))
 
     def refresh(self, advance: Callable[[int], None] | None = None) -> bool:
-        """Read what was written since.
+        """Read what has been written since the last call.
 
         Parameters
         ----------
@@ -143,12 +141,12 @@ class History(Mapping[str, Series]):
         Returns
         -------
         bool
-            Whether there was anything.
+            Whether there was anything new.
 
         Raises
         ------
         EventFileError
-            A record is damaged. What lies before it is kept; the next call raises it again.
+            A record is damaged. What comes before it is kept; the next call raises this again.
         OSError
             A file cannot be read.
         """
@@ -164,33 +162,27 @@ class History(Mapping[str, Series]):
         }
 
     def plot(
-        self,
-        kind: str = "ridge",
-        tag: str | None = None,
-        step: int | None = None,
-        *,
-        dark: bool = False,
-        scale: str = "auto",
-        max_panels: int = MAX_PANELS,
-    ) -> Any:
-        """Draw every tag, as a grid of small pictures in a new figure of pyplot's.
+        self, kind: str = "ridge", tag: str | None = None, step: int | None = None,
+        *, dark: bool = False, scale: str = "auto", max_panels: int = MAX_PANELS,
+    ) -> Any:  # fmt: skip
+        """Draw every tag, as a grid of small pictures in a new pyplot figure.
 
         ``plt.show()`` and notebooks show it. `fasthist.plots.figures.plot_runs` draws several runs.
 
         Parameters
         ----------
         kind : {"ridge", "overlay", "heatmap", "percentiles"}
-            As in `Series.plot`; "overlay" is one step.
+            As in `Series.plot`; "overlay" shows one step.
         tag : str, optional
-            Regular expression that a tag has to contain. Default: all.
+            Regular expression that a tag must contain. Default: all tags.
         step : int, optional
-            Of an overlay. Default: the last.
+            Step of an overlay. Default: the last.
         dark : bool
-            On dark ground.
+            Use a dark background.
         scale : {"auto", "linear", "log"}
-            Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
+            Scale of the values; "log" is linear around zero. "auto" picks it where a linear axis would hide most of them.
         max_panels : int
-            The first this many tags are drawn.
+            Draw only the first this many tags.
 
         Returns
         -------
@@ -199,8 +191,8 @@ class History(Mapping[str, Series]):
         Raises
         ------
         ArgumentError
-            An unknown kind or scale, a step for another kind than "overlay", `max_panels` below 1, an invalid regular
-            expression, no tag, or none with that step.
+            The kind or scale is unknown, `step` is given for another kind than "overlay", `max_panels` is below 1, the
+            expression is invalid, or no tag, or none with that step, matches.
         EventFileError, OSError
             A file has changed, or cannot be read.
         MissingPackageError
@@ -233,7 +225,7 @@ class History(Mapping[str, Series]):
 
     @property
     def _name(self) -> str:
-        """The run's name, or that of its directory."""
+        """Return the run's name, or that of its directory."""
         return os.path.basename(os.path.abspath(self.path)) if self.run == "." else self.run  # noqa: PTH100, PTH119 - URLs too
 
 
@@ -247,6 +239,6 @@ def find_runs(path: str | os.PathLike[str], *, skip_corrupt: bool = False) -> di
         for run, _ in run_files(name)
     }
     if not histories:
-        msg = f"{name} holds no event files, nor does any directory in it. Accepted: a directory of TensorBoard's."
+        msg = f"{name} holds no event files, nor does any directory in it. Accepted: a directory that TensorBoard reads."
         raise ArgumentError(msg)
     return histories

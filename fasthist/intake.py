@@ -1,4 +1,4 @@
-"""Any producer's array as bit patterns where it lies: no copy, and no import of the producer.
+"""Read any producer's array as bit patterns in place: no copy, and no import of the producer.
 
 A framework that made an array has been imported already, so it is looked up in `sys.modules`. Everything else
 comes through a protocol: ``__array__``, DLPack, the buffer protocol, ``__cuda_array_interface__``.
@@ -22,70 +22,38 @@ ACCEPTED = ", ".join(FORMATS)
 
 
 class Bits(NamedTuple):
-    """Bit patterns whose meaning the array's dtype does not tell.
-
-    Attributes
-    ----------
-    array : unsigned integers[...]
-        The patterns, as wide as the format.
-    format : str
-        A name in `fasthist.dtypes.FORMATS`, such as ``"bfloat16"``.
-    """
+    """Bit patterns (unsigned integers[...] as wide as the format) of a format in `FORMATS` that numpy does not have."""
 
     array: NDArray[Any]
     format: str
 
 
 class Dense(NamedTuple):
-    """What `read` gives: the memory of the producer's array, and how to read it.
-
-    Attributes
-    ----------
-    array : carrier[...]
-        The producer's own memory wherever that is possible: any shape, strides, byte order; do not write.
-    format : Format
-        What the patterns mean.
-    """
+    """A producer's array in host memory: carrier[...] of any shape, strides and byte order, not to be written to."""
 
     array: NDArray[Any]
     format: Format
 
 
 def read(
-    values: Any,
-    name: str = "values",
-    device: str | None = None,
-    streams: dict[int, int] | None = None,
-) -> Dense | DeviceArray:
+    values: Any, name: str = "values", device: str | None = None, streams: dict[int, int] | None = None
+) -> Dense | DeviceArray:  # fmt: skip
     """Take an array from whoever made it.
 
-    Parameters
-    ----------
-    values : array, Bits, sequence or scalar
-        NumPy and ml_dtypes arrays, torch tensors on the CPU and on CUDA devices, JAX and TensorFlow arrays, anything
-        with ``__array__``, DLPack, the buffer protocol or ``__cuda_array_interface__``; lists and numbers. What has
-        another layout than `FORMATS`, such as int4, long doubles, Decimals, integers beyond 64 bits and text that spells
-        numbers, is converted to float64 as numpy does it; None then is NaN.
-    name : str
-        What to call it in an error.
-    device : str, optional
-        "cpu": copy to host memory what lies elsewhere.
-    streams : dict of int to int, optional
-        What several calls in a row share, see `fasthist.gpu_intake.from_torch`.
+    NumPy and ml_dtypes arrays, torch tensors on the CPU and on CUDA devices, JAX and TensorFlow arrays, anything with
+    ``__array__``, DLPack, the buffer protocol or ``__cuda_array_interface__``; lists and numbers. What is not in
+    `FORMATS`, such as int4, long doubles, Decimals, integers beyond 64 bits and text that spells numbers, is converted
+    to float64 as numpy does it; None then is NaN.
 
-    Returns
-    -------
-    Dense or DeviceArray
-        A view of the same memory. Copied are only: lists and numbers, what is converted, the unmasked part of a masked
-        array, a torch tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX: an
-        array spread over several devices).
+    `name` stands for the array in errors; ``device="cpu"`` copies from other devices to host memory; several calls in a
+    row share `streams`, see `fasthist.gpu_intake.from_torch`.
 
-    Raises
-    ------
-    ArrayError
-        Not a dense array of real numbers: complex, times, text, objects, sparse, quantised, without memory, ...
-    DeviceError
-        The array lies in the memory of a device that is no CUDA device, or of one that cannot be used.
+    Returns a view of the same memory. Only these are copied: lists and numbers, what is converted, the unmasked part of
+    a masked array, a torch tensor whose negative bit is set, and whatever a producer's own ``__array__`` copies (JAX:
+    an array spread over several devices).
+
+    Raises ArrayError for anything but a dense array of real numbers: complex, times, text, objects, sparse, quantised,
+    without memory. Raises DeviceError if the memory belongs to a device other than CUDA, or one that cannot be used.
     """
     if isinstance(values, Bits):
         return _from_bits(values, name)
@@ -117,7 +85,7 @@ def _refused(name: str, what: str, hint: str = "") -> ArrayError:
     return ArrayError(f"{text} Hint: {hint}." if hint else text)
 
 
-# The name of a numpy dtype takes longer to make than a small array takes to count.
+# Making the name of a numpy dtype takes longer than counting a small array.
 _formats: dict[np.dtype[Any], Format | None] = {}
 
 
@@ -135,10 +103,10 @@ def _from_numpy(array: NDArray[Any], name: str) -> Dense:
 def _as_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Convert an array whose dtype is not in `FORMATS` but whose elements are real numbers."""
     dtype, reason = array.dtype, ""
-    # Numpy would drop an imaginary part, the unit of a time, and the name of a lone field.
+    # Numpy would drop an imaginary part, the unit of a time, and the name of a single field.
     if dtype.kind not in "cmM" and "complex" not in dtype.name and not dtype.fields:
         try:
-            with np.errstate(all="ignore"):  # what is beyond float64 is infinite
+            with np.errstate(all="ignore"):  # beyond float64 is infinite
                 return array.astype(np.float64)
         except Exception as error:  # noqa: BLE001 - an object's own conversion may raise anything
             reason = f" ({_first_line(error)})"
@@ -169,11 +137,8 @@ def _from_bits(bits: Bits, name: str) -> Dense:
         raise _refused(name, f"format {bits.format!r} is not known")
     array = np.asarray(bits.array)
     if array.dtype.kind != "u" or array.dtype.itemsize * 8 != row.bits:
-        raise _refused(
-            name,
-            f"patterns of {row.name} come as uint{row.bits}, these are {array.dtype}",
-            "view them as such",
-        )
+        what = f"patterns of {row.name} must be uint{row.bits}, not {array.dtype}"
+        raise _refused(name, what, "view them as such")
     return Dense(array, row)
 
 
@@ -188,9 +153,8 @@ def _from_torch(
         row = FORMATS.get(str(tensor.dtype).removeprefix("torch."))
         _torch_formats[tensor.dtype] = row
     if tensor.is_nested:
-        hint = (
-            "count .values()" if tensor.layout is not torch.strided else "count each of .unbind()"
-        )
+        strided = tensor.layout is torch.strided
+        hint = "count each of .unbind()" if strided else "count .values()"
         raise _refused(name, "a nested torch tensor is not dense", hint)
     if tensor.layout is not torch.strided or where not in ("cpu", "cuda"):
         raise _refused_torch(tensor, torch, name)
@@ -199,16 +163,14 @@ def _from_torch(
             raise _refused_torch(tensor, torch, name)
         try:
             tensor, row = tensor.detach().to(torch.float64), FORMATS["float64"]
-        except (RuntimeError, TypeError) as error:  # torch has types that hold patterns only
+        except (RuntimeError, TypeError) as error:  # torch has dtypes without any conversion
             raise _refused_torch(tensor, torch, name) from error
     try:
         address = tensor.data_ptr()
         if address == 0 and tensor.numel():
-            raise _refused(
-                name,
-                f"{type(tensor).__name__} holds no memory of its own",
-                "pass the tensor that it wraps, such as .to_local() of a DTensor",
-            )
+            what = f"{type(tensor).__name__} holds no memory of its own"
+            hint = "pass the tensor that it wraps, such as .to_local() of a DTensor"
+            raise _refused(name, what, hint)
         if where == "cuda":
             if tensor.is_neg():
                 tensor = tensor.resolve_neg()
@@ -217,7 +179,7 @@ def _from_torch(
         plain = tensor.detach()
         if plain.is_neg():
             plain = plain.resolve_neg()
-        # As signed integers, since .numpy() knows no bfloat16 and no float8, and older torch no uint16.
+        # As signed integers, since .numpy() supports no bfloat16 and no float8, and older torch no uint16.
         patterns = plain.view(getattr(torch, f"int{row.bits}")).numpy()
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, ArrayError):
@@ -237,7 +199,7 @@ def _refused_torch(tensor: Any, torch: Any, name: str) -> ArrayError | DeviceErr
         what = f"a {layout} torch tensor is not dense"
         return _refused(name, what, "count .values(), or .to_dense()")
     if tensor.is_quantized:
-        what = f"a quantised torch tensor ({kind}) is no plain array"
+        what = f"a quantised torch tensor ({kind}) is not a plain array"
         return _refused(name, what, "count .int_repr(), or .dequantize()")
     if tensor.device.type == "meta":
         what = "a torch tensor on the meta device has no values"
@@ -258,14 +220,14 @@ def _elsewhere(name: str, what: str) -> DeviceError:
 
 
 def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
-    """Give a numpy array, or where a GPU has it."""
+    """Return a numpy array, or its place on a GPU."""
     kind = type(values).__name__
     if isinstance(values, (bytes, Mapping)) or values is None:
         hint = {
             "bytes": "numpy.frombuffer takes numbers from bytes",
             "NoneType": "leave out what has no values, such as a parameter without a gradient",
         }.get(kind, "histograms() counts each of its arrays")
-        raise _refused(name, f"{kind} is no array of numbers", hint)
+        raise _refused(name, f"{kind} is not an array of numbers", hint)
     device = _dlpack_device(values)
     elsewhere = device is not None and device[0] not in _DLPACK_HOST
     if gpu_intake.is_on_gpu(values, device) or elsewhere:
@@ -286,9 +248,8 @@ def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
         return _from_dlpack(values, name)
     if not hasattr(values, "__array__"):
         if "sparse" in f"{type(values).__module__}.{kind}".lower():
-            raise _refused(
-                name, f"{kind} is sparse", "count its stored values, such as .data or .values"
-            )
+            hint = "count its stored values, such as .data or .values"
+            raise _refused(name, f"{kind} is sparse", hint)
         if kind == "IndexedSlices":
             raise _refused(name, "IndexedSlices are sparse", "count .values")
         if kind == "RaggedTensor":
@@ -297,18 +258,17 @@ def _from_others(values: Any, name: str, device_wanted: str | None) -> Any:
         array = np.asarray(values)
     except Exception as error:
         # A producer may raise anything here: a tracer, a symbolic tensor, a ragged list, a deleted buffer.
-        first_line = _first_line(error)
         hint = "pass values that are computed already"
         if isinstance(values, (list, tuple)):
-            hint = "lists of unequal length are no array; count each part on its own"
-        raise _refused(name, f"{kind} gives no array ({first_line})", hint) from error
+            hint = "lists of unequal length are not an array; count each part on its own"
+        raise _refused(name, f"{kind} gives no array ({_first_line(error)})", hint) from error
     if array.dtype == object and not array.ndim and not hasattr(values, "__float__"):
         hint = "pass an array, or an object with __array__, DLPack or the buffer protocol"
         if isinstance(values, Iterable):
             hint = "pass list(...) of numbers; histograms() counts each array of a dict or list"
         elif hasattr(values, "named_parameters") or hasattr(values, "state_dict"):
             hint = "histograms() counts each of its arrays"
-        raise _refused(name, f"{kind} is no array of numbers", hint)
+        raise _refused(name, f"{kind} is not an array of numbers", hint)
     return array
 
 
@@ -318,7 +278,7 @@ _DLPACK_HOST = {1, 3, 11}  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
 def _dlpack_device(values: Any) -> tuple[int, int] | None:
     try:
         device, number = values.__dlpack_device__()
-    except Exception:  # noqa: BLE001 - no such method, or one that knows no answer (a JAX array on a TPU)
+    except Exception:  # noqa: BLE001 - no such method, or it cannot answer (a JAX array on a TPU)
         return None
     return int(device), int(number)
 

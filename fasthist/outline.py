@@ -1,8 +1,8 @@
-"""The outline of a tensor: rows that follow its values so closely that TensorBoard's page draws them rightly.
+"""The outline of a tensor: rows that follow its values closely enough for TensorBoard's page to draw them right.
 
 The page cuts all steps of a tag into 30 bins of equal width, and interpolates percentiles inside the rows it is
-given. So a row may hold little of the mass, for the percentiles; it may not reach far beyond a border of the bins, for
-the bins; and a value that many elements share needs a row for itself, hardly wider than the value.
+given. So a row must hold little of the mass, for the percentiles; it must not reach far beyond a border of the bins, for
+the bins; and a value that many elements share needs a row of its own, hardly wider than the value.
 """
 
 from __future__ import annotations
@@ -18,81 +18,67 @@ Rows = NDArray[np.float64]
 Part = tuple[Rows, float, float]
 
 MOST_ROWS = 250
-"""In the older of both forms a million normals then take 4 kB."""
+"""A million normals then take 4 kB in the older of the two forms."""
 
 _MOST_VALUES = 300
-"""Different values that get a row each: the 256 of an int8 lattice, and points for what a sample has not met."""
+"""Distinct values that get a row each: the 256 of an int8 lattice, and points for those a sample has missed."""
 
 ROOM = _MOST_VALUES + 100 + 2
-"""Rows to make room for: before each value that a hundredth of all have, there may be an empty one."""
+"""Rows to allocate: an empty one may precede each value that holds a hundredth of all."""
 
 _CELLS = 60
 """Two for each bin of the page: where steps share an axis, its bins' borders may lie anywhere in ours."""
 
 _SHARE = 1 / 160
-"""Of the mass, in one row: with the cells it makes no more than `MOST_ROWS` rows of what is smooth."""
+"""Most of the mass in one row: with the cells, smooth data need no more than `MOST_ROWS` rows."""
 
 _HEAVY = 1 / 100
-"""Share of one value from which on it is put exactly where it is."""
+"""Share from which on a single value gets a row at its exact place."""
 
 _NARROW = 2.0**-22
-"""Width of its row, as a share of the range: less than a thousandth of a pixel on the page."""
+"""Width of that row, as a share of the range: less than a thousandth of a pixel on the page."""
 
 _UNIT = 2.0**-23
-"""The least of it, as a share of the largest value, so that it survives a reader who takes edges for float32."""
+"""Its least width, as a share of the largest value, so that it survives a reader that takes edges as float32."""
 
 FAR = 16.0
-"""How many times its range values may be away from zero, so that float32 still shows them apart."""
+"""Most distance from zero, in units of the values' range, at which float32 still tells them apart."""
 
 _FAR_NARROW = 2.0**-38
-"""Width and least of the row of a value that is further away."""
+"""Width of the row of a single value further away from zero than that; below, its least width."""
 
 _FAR_UNIT = 2.0**-46
 
 _THIN = 2.0**-12
-"""Width of the row of any other value that stands alone."""
+"""Width of the row of any other single value."""
 
 _GAP = 1 / 2000
-"""Share of the range that has to be empty, so that the row before it ends."""
+"""Share of the range that must be empty for the row before it to end."""
 
 
 def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
-    """Choose rows for sorted points.
+    """Choose rows for sorted points and return their number; runs in Python as well as compiled.
 
-    Parameters
-    ----------
-    points : sequence of float, or float64[k]
-        Finite, none less than the one before.
-    reach : sequence of float, or float64[k + 1]
-        ``reach[i]`` elements lie before point ``i``; the last is the number of all.
-    limit : int
-        Most rows, 1 at least, in either form: with or without rows for the gaps between them.
-    rows : float64[ROOM, 3]
-        Filled: left edge, right edge and count. They begin at the first point, end at the last, and do not overlap.
-        The one row of equal points has no width.
-        Empty rows stand before those that hold much, since the page's percentiles know no left edges.
+    `points`, float64[k] or a sequence, are finite and ascending; ``reach[i]``, float64[k + 1], elements lie before point ``i``,
+    and the last is the number of all. `limit`, at least 1, is the most rows in either form: with or without rows for the gaps
+    between them. Fills `rows`, float64[ROOM, 3], with left edge, right edge and count: they begin at the first point, end
+    at the last, and do not overlap. The one row of equal points has no width. Empty rows stand before those that hold
+    much, since the page's percentiles ignore left edges.
 
-    Returns
-    -------
-    int
-        How many rows there are.
-
-    Notes
-    -----
-    Up to `limit` different values get a row each, up to 300 where they repeat and `limit` is `MOST_ROWS`. Others are grouped, from the left, until a group holds a share of
-    the mass or would reach into the next cell of equal width; if that makes too many groups, a larger share. Runs in
-    Python as well as compiled.
+    Up to `limit` distinct values get a row each, up to 300 where they repeat and `limit` is `MOST_ROWS`. Others are grouped,
+    from the left, until a group holds a share of the mass or would reach into the next cell of equal width; if that makes
+    too many groups, the share grows.
     """
     size = len(points)
     total = reach[size]
     # Adding zero turns -0.0 into 0.0.
     low, high = points[0] + 0.0, points[size - 1] + 0.0
     if low == high:
-        # How wide a constant is drawn is decided where it is written.
+        # The writer decides how wide a constant is drawn.
         rows[0, 0] = rows[0, 1] = low
         rows[0, 2] = total
         return 1
-    # In halves where the difference of the ends overflows.
+    # Halved where the difference of the ends overflows.
     scale = 1.0 if math.isfinite(high - low) else 0.5
     wide = high * scale - low * scale
     far = max(-low, high) * scale
@@ -104,7 +90,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
     narrow /= scale
     apart = wide * _GAP / scale
 
-    # More than `limit` only where they repeat: what is smooth needs fewer rows.
+    # More than `limit` only where they repeat: smooth data need fewer rows.
     values = _MOST_VALUES if limit >= MOST_ROWS and total >= 2 * _MOST_VALUES else limit
     different = 1
     for i in range(1, size):
@@ -113,22 +99,22 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
             if different > values:
                 break
     cells = min(_CELLS, max(1, limit // 4))
-    # Four points in a row, so that gaps between rows are none by chance.
+    # At least four points in a row, so that gaps between rows are not there by chance.
     usual = total * max(_SHARE, 1.6 / limit, 4.0 / size)
     most = 0.0 if different <= values else usual
     allowed = values + 100 if most == 0.0 else limit
-    # So many levels that empty rows before all that are heavy would be too many.
+    # A higher share where empty rows before all heavy values would be too many.
     heavy = total * (_HEAVY if different <= limit else 2 * _HEAVY)
     while True:
-        found = 0
+        placed = 0
         gaps = 0
         held = 0.0
         start = low
         left = low
         end = low
         i = 0
-        while i < size and found <= allowed:
-            # The last point that the share allows: in steps that double, then halve.
+        while i < size and placed <= allowed:
+            # The last point that the share allows: by doubling steps, then halving ones.
             j = i + 1
             step = 1
             while j + step <= size and reach[j + step] - reach[i] <= most:
@@ -151,7 +137,7 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
                         begin = middle + 1
                     else:
                         j = middle
-            # Equal values stay together: in a row of their own, unless they are the first in this one.
+            # Keep equal values together: in a row of their own, unless they are the first in this one.
             last = points[j - 1]
             if j < size and points[j] == last and points[i] != last:
                 while points[j - 1] == last:
@@ -180,33 +166,33 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
                     right = min(max(last + room, np.nextafter(last, math.inf)), start)
                 elif last < border:
                     right = min(border, start)
-                # What is too little for a place of its own begins where this row ends, if no gap is to be seen.
+                # A value too light for its own place begins where this row ends, if no gap would be seen.
                 after = start if gap else right
             if right > left:
                 if left > end:
                     if count > heavy:
-                        rows[found, 0] = end
-                        rows[found, 1] = left
-                        rows[found, 2] = 0.0
-                        found += 1
+                        rows[placed, 0] = end
+                        rows[placed, 1] = left
+                        rows[placed, 2] = 0.0
+                        placed += 1
                     else:
                         gaps += 1
-                rows[found, 0] = left
-                rows[found, 1] = right
-                rows[found, 2] = count
-                found += 1
+                rows[placed, 0] = left
+                rows[placed, 1] = right
+                rows[placed, 2] = count
+                placed += 1
                 held = 0.0
                 left = after
                 end = right
             elif j == size:
-                # No number lies between the row before and the last value.
-                rows[found - 1, 1] = high
-                rows[found - 1, 2] += count
+                # There is no number between the row before and the last value.
+                rows[placed - 1, 1] = high
+                rows[placed - 1, 2] += count
             else:
                 held = count
             i = j
-        if found <= allowed and i == size and (most == 0.0 or found + gaps <= limit):
-            return found
+        if placed <= allowed and i == size and (most == 0.0 or placed + gaps <= limit):
+            return placed
         if most == 0.0:
             most = usual
             allowed = limit
@@ -217,19 +203,10 @@ def trace(points: Any, reach: Any, limit: int, rows: Any) -> int:
 
 
 def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
-    """Give the outline of disjoint data together.
+    """Return the outline of disjoint data together, as float64[k, 3].
 
-    Parameters
-    ----------
-    parts : sequence of (float64[k, 3], float, float)
-        The outline, minimum and maximum of each, at least one.
-    limit : int, optional
-        Most rows, even of one part, if less than `MOST_ROWS`.
-
-    Returns
-    -------
-    float64[k, 3]
-        The counts are whole numbers with the same sum. Inside a row values are taken to be spread evenly.
+    Each part has its outline, minimum and maximum. `limit` is the most rows, even of one part, if less than `MOST_ROWS`.
+    The counts are whole numbers with the same sum. Values inside a row are taken to be spread evenly.
     """
     limit = MOST_ROWS if limit is None else min(limit, MOST_ROWS)
     if len(parts) == 1 and len(parts[0][0]) <= limit:
@@ -245,16 +222,16 @@ def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
         counts = counts.copy()
         counts[0] -= 1
         counts[-1] -= 1
-        # In halves, since the range may overflow; those of the least numbers are nothing.
+        # Halved, since the range may overflow; half of the least number is 0.
         wide = high / 2 - low / 2 or math.ulp(0.0)
         share = (right / 2 - left / 2) / wide
         far = max(-low, high) / 2 / wide
         narrow = max(_NARROW, far * _UNIT) if far <= FAR else max(_FAR_NARROW, far * _FAR_UNIT)
-        # Before a gap, and at the end, the right edge is not another row's first value but the last value here.
+        # Before a gap, and at the end, the right edge is the last value here, not the next row's first.
         closed = np.append(left[1:] > right[:-1], True)
         thin = np.where(closed, max(_THIN, narrow), narrow) * 1.01
         single = share <= thin
-        # So many points that `trace` sees no gap between them, and finds the same row again.
+        # Enough points for `trace` to see no gap between them, and to find the same row again.
         copies = np.where(single, 1, np.maximum(1.25 / _GAP * share, 4).astype(np.int64))
         row = np.repeat(np.arange(len(copies)), copies)
         nth = np.arange(row.size) - np.repeat(np.cumsum(copies) - copies, copies)
@@ -266,7 +243,7 @@ def merge_outlines(parts: Sequence[Part], limit: int | None = None) -> Rows:
     points = np.concatenate(places)
     order = np.argsort(points, kind="stable")
     reach = np.cumsum(np.append(0.0, np.concatenate(masses)[order]))
-    found = np.empty((ROOM, 3))
+    merged = np.empty((ROOM, 3))
     # Lists, since the loop takes three times as long over the numbers of arrays.
-    count = trace(points[order].tolist(), np.rint(reach).tolist(), limit, found)
-    return found[:count].copy()
+    count = trace(points[order].tolist(), np.rint(reach).tolist(), limit, merged)
+    return merged[:count].copy()

@@ -1,4 +1,4 @@
-"""Packages that only some calls need: imported when one is made, or named with the line that installs them."""
+"""Import packages that only some calls need, or raise an error with the line that installs them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from fasthist.errors import MissingPackageError
 
 
 def require(module: str, package: str = "") -> Any:
-    """Import a module, or say what installs it.
-
-    Parameters
-    ----------
-    module : str
-        Its dotted name.
-    package : str
-        What pip calls it. Default: the first part of `module`.
-
-    Raises
-    ------
-    MissingPackageError
-        It cannot be imported.
-    """
+    """Import a module, or raise MissingPackageError that names its pip package (default: the module's first part)."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

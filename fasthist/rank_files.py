@@ -1,9 +1,9 @@
-"""The event files that the ranks of a run wrote, each on its own: whose they are, what they hold, and its sum.
+"""The event files that the ranks of a run wrote: which rank each belongs to, their contents and sum.
 
-A rank is a directory of its own, or a ``filename_suffix`` of its own in one that it shares. Its files are read twice,
-in the order of their names: for what they hold, and to add it up. Held are the name of every tag and step, 1 MB or so
-for each rank, and the histograms that not every rank has come to yet: few, if the ranks log in the same order. Of
-what a rank has written twice, as after a restart, the last counts.
+A rank has a directory of its own, or a ``filename_suffix`` of its own in a shared one. Its files are read twice, in the
+order of their names: for their contents, and to add them up. Memory holds the tags and steps, about 1 MB for each rank,
+and the histograms that some rank has not come to yet: few, if the ranks log in the same order. If a rank has written
+a step twice, as after a restart, the last counts.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from fasthist.outline import Part, merge_outlines
 Key = tuple[str, int]
 """A tag and a step."""
 
-# What comes after process and counter: fasthist's counter has six digits, that of torch and TensorFlow ends where they do.
+# What follows process and counter: fasthist's counter has six digits, torch's and TensorFlow's any number.
 _OURS = re.compile(r"\.\d+\.0\d{5}(?!\d)(.*)$")
 _OTHERS = re.compile(r"\.\d+\.\d+((?:[^\d.].*|\.\D.*)?)$")
 _PAUSE = 10.0
-"""Seconds between two runs whose names differ in a number alone, as those of ranks may."""
+"""Seconds allowed between two runs whose names differ only in a number, as those of ranks may."""
 
 _NUMBERED = re.compile(r"(.*rank\D?)(\d+)(.*)", re.IGNORECASE)
 
 
 class Rank(NamedTuple):
-    """A rank, by what its files tell it apart with, and its files in order."""
+    """A rank: the name that tells its files apart, and its files in order."""
 
     name: str
     paths: list[Path]
@@ -49,7 +49,7 @@ class Rank(NamedTuple):
 class Index:
     """What the files of all ranks hold, by tag and step.
 
-    `again` counts how often a rank (by number), tag and step comes before the one that counts; `spans` holds the wall
+    `again` counts how often a rank (by number), tag and step occurs before the one that counts; `spans` holds the wall
     times of each rank's first and last histogram.
     """
 
@@ -63,7 +63,7 @@ def find_ranks(directory: Path) -> list[Rank]:
     """Group the event files in a directory, and in those in it, by rank; ArgumentError if that is not possible."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "is not there"
-        msg = f"{directory} {what}. Accepted: a directory that the ranks' event files are in."
+        msg = f"{directory} {what}. Accepted: a directory with the ranks' event files."
         raise ArgumentError(msg)
     files: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(directory.rglob("*tfevents*")):
@@ -79,13 +79,10 @@ def find_ranks(directory: Path) -> list[Rank]:
                 "one directory. Hint: merge the runs one by one."
             )
             raise ArgumentError(msg)
-        ranks.append(
-            Rank("/".join(part for part in (place.strip("."), suffix) if part) or ".", paths)
-        )
+        name = "/".join(part for part in (place.strip("."), suffix) if part) or "."
+        ranks.append(Rank(name, paths))
     if not ranks:
-        msg = (
-            f"{directory} has no event files. Accepted: a directory that those of the ranks are in."
-        )
+        msg = f"{directory} has no event files. Accepted: a directory with those of the ranks."
         raise ArgumentError(msg)
     if len(ranks) == 1:
         msg = (
@@ -98,9 +95,9 @@ def find_ranks(directory: Path) -> list[Rank]:
 
 def _suffix(name: str) -> str:
     match = _OURS.search(name) or _OTHERS.search(name)
-    # Who writes no process number (tensorboardX) tells ranks apart by all that comes after the time.
+    # Writers without a process number (tensorboardX) tell ranks apart by all that comes after the time.
     suffix = match[1] if match else name.partition("tfevents")[2].lstrip(".0123456789")
-    return suffix.removesuffix(".v2")  # which TensorFlow puts behind the suffix
+    return suffix.removesuffix(".v2")  # which TensorFlow appends
 
 
 def _natural(name: str) -> list[str | int]:
@@ -109,7 +106,7 @@ def _natural(name: str) -> list[str | int]:
 
 
 def lost_ranks(ranks: list[Rank]) -> list[str]:
-    """Name the ranks that are missing from those numbered with the word "rank", as in .rank0 and .rank2."""
+    """Name the ranks that are missing from those numbered with the word "rank", such as .rank0 and .rank2."""
     matches = [_NUMBERED.fullmatch(rank.name) for rank in ranks]
     numbers = {int(match[2]) for match in matches if match}
     begins = {(match[1], match[3]) for match in matches if match}
@@ -121,7 +118,7 @@ def lost_ranks(ranks: list[Rank]) -> list[str]:
 
 
 def look_through(ranks: list[Rank], advance: Callable[[int], None]) -> Index:
-    """Read all files for what they hold, reporting the bytes of each; ArgumentError if there is no histogram."""
+    """Read all files for their contents, reporting the bytes of each; ArgumentError if there is no histogram."""
     index = Index()
     for number, rank in enumerate(ranks):
         for path in rank.paths:
@@ -173,7 +170,7 @@ def check_one_run(ranks: list[Rank], index: Index, *, allow_missing: bool) -> No
             problem = f"most tags of {earlier} and {later} are not in both"
         if problem:
             msg = (
-                f"{problem}, so they are taken for two runs. Accepted: the files of the ranks of one run. Hint: compare runs "
+                f"{problem}, so they look like two runs. Accepted: the files of the ranks of one run. Hint: compare runs "
                 "with fasthist compare; if they are ranks, call their directories rank0, rank1 and so on."
             )
             raise ArgumentError(msg)
@@ -187,7 +184,7 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 
     def last_ones(number: int) -> Iterator[ReadHistogram]:
         for path in ranks[number].paths:
-            # What has been written since the index was made is not in it.
+            # Skip what has been written since the index was made.
             for item in itertools.islice(read(path), index.sizes[path]):
                 if again[number, item.tag, item.step]:
                     again[number, item.tag, item.step] -= 1
@@ -205,21 +202,19 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 
     streams = [last_ones(number) for number in range(len(ranks))]
     for first, stream in enumerate(streams):
-        for one in stream:
-            if whole := joined(first, one):
+        for item in stream:
+            if whole := joined(first, item):
                 yield whole
-            key = (one.tag, one.step)
+            key = (item.tag, item.step)
             for number, other in enumerate(streams):
-                while (
-                    key in waiting
-                    and number not in waiting[key]
-                    and index.holders[key] >> number & 1
-                ):
+                holds = index.holders[key] >> number & 1
+                # A complete set of histograms is no longer waiting.
+                while holds and number not in waiting.get(key, {number: 0}):
                     met = next(other, None)
                     if met is None:
                         msg = (
                             f"the files of {ranks[number].name} became shorter while they were read. "
-                            "Accepted: files that nobody rewrites meanwhile. Hint: merge again."
+                            "Accepted: files that do not change meanwhile. Hint: merge again."
                         )
                         raise ArgumentError(msg)
                     if whole := joined(number, met):
@@ -227,11 +222,11 @@ def collected(ranks: list[Rank], index: Index, chosen: set[Key]) -> Iterator[lis
 
 
 def added(parts: list[Histogram]) -> Histogram:
-    """Add up histograms from files, of disjoint values and without an outline; BucketsError if counts are not whole.
+    """Add up histograms from files, of disjoint values and without an outline; BucketsError if counts are fractional.
 
-    `num`, special values, extremes and sums follow the rules of ``+``. Where the buckets of all are TensorFlow's, as
-    far as a file tells, the counts are exact. Else the sum has an outline, made of the parts' buckets, inside which
-    values are taken to be spread evenly: of outlines, the share below any value is within 2 % of that of all values.
+    `num`, special values, extremes and sums follow the rules of ``+``. If all buckets can be TensorFlow's, the counts are
+    exact. Otherwise the sum has an outline made of the parts' buckets, with the values of a bucket spread evenly: the share
+    below any value is within 2 % of that of all values if the parts are outlines.
     """
     if any(part.counts.dtype.kind == "f" for part in parts):
         msg = "counts that are not whole numbers, or beyond 2**53, cannot be added. Accepted: whole counts."
@@ -240,10 +235,8 @@ def added(parts: list[Histogram]) -> Histogram:
     placed = [_placed(part) for part in filled]
     plain = [part for part in placed if part is not None]
     if len(plain) == len(filled) and any(len(part.buckets) > 1 for part in filled):
-        nothing = [
-            _over(_LIMITS, part, np.zeros(len(_LIMITS), "u8")) for part in parts if not part.num
-        ]
-        return _sum([*plain, *nothing])
+        zeros = np.zeros(len(_LIMITS), "u8")
+        return _sum([*plain, *(_over(_LIMITS, part, zeros) for part in parts if not part.num)])
     whole = _sum([_over(_ANY, part, np.array([part.num], "u8")) for part in parts])
     if not filled:
         return whole
@@ -267,13 +260,13 @@ def _over(buckets: Buckets, part: Histogram, counts: NDArray[np.uint64]) -> Hist
 
 
 def _placed(part: Histogram) -> Histogram | None:
-    """Put counts back into TensorFlow's buckets, if each bucket of a file can be but one of those."""
+    """Put counts back into TensorFlow's buckets, if each bucket of a file can only be one of those."""
     limits, edges = _LIMITS.edges, part.buckets.edges
     low, high = part.min, part.max
     if low == high and low is not None:
         edges = np.array([low, low])
     elif edges[-1] in limits and edges[-2] not in limits:
-        # The largest value is itself a limit: what is equal to it has a narrow bucket before it.
+        # The largest value is itself a limit: values equal to it have a narrow bucket before it.
         edges = np.append(edges[:-2], edges[[-1, -1]])
     filled = part.counts.nonzero()[0]
     place = _LIMITS.index(edges[filled])
@@ -292,12 +285,12 @@ def _outline(part: Histogram) -> Part:
 def incomplete(ranks: list[Rank], index: Index) -> list[str]:
     """Describe which tags and steps some ranks lack, in a line for each tag and set of ranks."""
     everyone = (1 << len(ranks)) - 1
-    found: dict[tuple[int, str], list[int]] = {}
+    lacking: dict[tuple[int, str], list[int]] = {}
     for (tag, step), holders in index.holders.items():
         if holders != everyone:
-            found.setdefault((holders, tag), []).append(step)
+            lacking.setdefault((holders, tag), []).append(step)
     lines = []
-    for (holders, tag), steps in found.items():
+    for (holders, tag), steps in lacking.items():
         missing = [rank.name for number, rank in enumerate(ranks) if not holders >> number & 1]
         where = f"step {steps[0]}"
         if len(steps) > 1:

@@ -1,4 +1,4 @@
-"""`Readings`: what the rules of `fasthist.rules` look at: of each tag what it is, and numbers for each step."""
+"""`Readings`: what the rules of `fasthist.rules` look at: the role of each tag, and its numbers at each step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fasthist.hist import Histogram
 from fasthist.tag_series import Series
 
 KINDS = ("weight", "gradient", "update", "activation")
-"""Of tags. An update is what a step added to a weight."""
+"""Kinds of tags. An update is what a step added to a weight."""
 
 SAMPLES = 48
-"""Histograms of a tag that are read, evenly spread over the run; the columns are there for every step."""
+"""Histograms of a tag that are read, evenly spread over the run; the columns exist for every step."""
 
 QUANTILES = np.linspace(0.05, 0.95, 19)
 
@@ -37,7 +37,7 @@ _WORDS = {
     "activation": "activations?|acts?",
     "weight": "weights?|params?|parameters?",
 }
-# The first part of a tag, else a part anywhere. Of weights the name tells, see _PARAMETER.
+# A tag's first part decides, else a part anywhere. Weights are told by the last part, see _PARAMETER.
 _FIRST = {kind: re.compile(rf"({words})/", re.IGNORECASE) for kind, words in _WORDS.items()}
 _ANYWHERE = {
     kind: re.compile(rf"(?:^|[/._])({words})(?=$|[/._])", re.IGNORECASE)
@@ -48,9 +48,7 @@ _PARAMETER = re.compile(
     r"(?:.*_)?(weights?|kernel|bias|b|w|gamma|beta|scale|embeddings?)(_(ih|hh|orig|g|v|l?\d).*|\d*)",
     re.IGNORECASE,
 )
-_FUNCTION = re.compile(
-    r"(relu|tanh|sigmoid|gelu|silu|swish|elu|softmax|outputs?)[\d_]*", re.IGNORECASE
-)
+_FUNCTION = re.compile(r"(?i)(relu|tanh|sigmoid|gelu|silu|swish|elu|softmax|outputs?)[\d_]*")
 _BIAS = re.compile(r"(^|_)(bias|beta|b)($|_)", re.IGNORECASE)
 _EMBEDDING = re.compile(r"emb|wte|wpe|lookup|(^|[/._])(tok|pos|cls|vocab)", re.IGNORECASE)
 _KERAS = re.compile(r"/histogram(_\d+)?$")
@@ -64,22 +62,22 @@ class Role:
     """What a tag is: its kind, one of `KINDS` or "" if unknown, and the name and layer that it belongs to."""
 
     kind: str
-    name: str  # of the parameter or module, without the kind: the same for a weight, its gradient and its update
-    layer: str  # the module of a parameter; an activation's own
+    name: str  # of the parameter or module: the same for a weight, its gradient and its update
+    layer: str  # the module of a parameter, or of an activation
 
     @functools.cached_property
     def is_bias(self) -> bool:
-        """Whether it is of a bias."""
+        """Whether it belongs to a bias."""
         return bool(_BIAS.search(re.split("[/.]", self.name)[-1]))
 
     @functools.cached_property
     def is_embedding(self) -> bool:
-        """Whether it is of a table, of which a step sees some rows only."""
+        """Whether it belongs to a table: a step sees only some of its rows."""
         return bool(_EMBEDDING.search(self.name))
 
 
 def role(tag: str, kinds: Mapping[str, str] | None = None) -> Role:
-    """Tell what a tag is from its name; `kinds` maps regular expressions to kinds, and the first that matches counts.
+    """Return a tag's role from its name; `kinds` maps regular expressions to kinds, and the first match counts.
 
     >>> role("gradients/fc1.weight")
     Role(kind='gradient', name='fc1.weight', layer='fc1')
@@ -129,9 +127,9 @@ def _last_part(name: str) -> tuple[str, str, str]:
 class Reading:
     """The numbers of one tag: float64[n] at the `steps` (int64[n]) where every value is finite.
 
-    `bad_steps` are the others; `bad_counts` and `inf_counts` tell how many values are NaN or infinite there, and how
-    many infinite; of another library's file, those that it does not count. `fan_in`, the inputs of each unit of a
-    weight matrix, is told by the bias beside it.
+    `bad_steps` are the others; `bad_counts` and `inf_counts` are their numbers of values that are not finite, and that
+    are infinite; for another library's file, those that it does not count. `fan_in`, the inputs of each unit of a weight
+    matrix, is derived from the bias beside it.
     """
 
     series: Series
@@ -142,7 +140,7 @@ class Reading:
         series = self.series
         self.tag = series.tag
         nan, infinite = series.nan_count, series.posinf_count + series.neginf_count
-        # What finite extremes rule out is 0; the rest may be what is not counted.
+        # 0 where finite extremes rule them out; otherwise they may be what is not counted.
         missing = np.where(np.isnan(nan + infinite), np.nan_to_num(series.uncounted), 0.0)
         bad = np.maximum(np.nan_to_num(nan) + np.nan_to_num(infinite), missing)
         infinite = np.where(nan == 0, bad, np.nan_to_num(infinite))
@@ -156,7 +154,7 @@ class Reading:
         self.mean, self.std = series.mean[self._kept], series.std[self._kept]
         with np.errstate(over="ignore"):
             self.rms = np.sqrt(series.sum_squares[self._kept] / self.num)
-        # Rows tell no sums; and where something is not counted, the extremes may be its own.
+        # Rows have no sums; and where something is not counted, the extremes may belong to it.
         for place in np.flatnonzero(np.isnan(self.rms + self.min + self.max)):
             histogram = series[int(self._kept[place])]
             if np.isnan(self.min[place] + self.max[place]):
@@ -165,61 +163,60 @@ class Reading:
                 mean, std, _ = spread(histogram)
                 self.mean[place], self.std[place] = mean, std
                 self.rms[place] = np.hypot(mean, std)
-        # Squares may be beyond float64.
+        # Squares may overflow float64.
         self.rms = np.minimum(self.rms, self.largest)
 
     @property
     def is_zero(self) -> Mask:
-        """Whether every value is zero, bool[n]; around a constant a file's extremes leave it a little room."""
+        """Whether every value is zero, bool[n]; a file's extremes may lie a little apart around a constant."""
         zero: Mask = (self.rms == 0) | ((self.min == 0) & (self.max == 0))
         return zero
 
     @property
     def norm(self) -> Floats:
         """L2 norm, float64[n]."""
-        return self.rms * np.sqrt(self.num)
+        norm: Floats = self.rms * np.sqrt(self.num)
+        return norm
 
     @property
     def largest(self) -> Floats:
         """Largest magnitude, float64[n]."""
-        return np.maximum(np.abs(self.min), np.abs(self.max))
+        largest: Floats = np.maximum(np.abs(self.min), np.abs(self.max))
+        return largest
 
     @property
     def gain(self) -> Floats:
-        """How much a layer of these weights multiplies the size of its inputs, float64[n]: ``rms * sqrt(fan_in)``.
+        """How much a layer of these weights scales its inputs, float64[n]: ``rms * sqrt(fan_in)``.
 
-        Where `fan_in` is not known, that of a square matrix stands for it.
+        An unknown `fan_in` is taken to be that of a square matrix.
         """
-        return self.rms * np.sqrt(np.sqrt(self.num) if self.fan_in is None else self.fan_in)
+        gain: Floats = self.rms * np.sqrt(np.sqrt(self.num) if self.fan_in is None else self.fan_in)
+        return gain
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is of weights that are multiplied with inputs: no bias, scale of a normalisation or table."""
+        """Whether its weights are multiplied with inputs: no bias, scale of a normalisation or table."""
         if not self.steps.size or self.role.is_bias:
             return False
         if self.fan_in is not None:
             return self.fan_in > 1
         if self.role.is_embedding:
             return False
-        # Scales begin at 1, and a step leaves them near it.
+        # Scales start at 1, and a step leaves them near it.
         return self.role.kind != "weight" or bool(self.std[0] > 0.3 * abs(self.mean[0]))
 
     @functools.cached_property
     def sampled(self) -> NDArray[np.int64]:
-        """Places of the steps whose histograms are read."""
+        """Return the places of the steps whose histograms are read."""
         count = self.steps.size
         return np.unique(np.linspace(0, count - 1, min(count, SAMPLES)).astype(np.int64))
 
     @functools.cached_property
     def shares(self) -> NDArray[np.void]:
-        """For each of `sampled`, what only the histogram itself tells (`LOOK`)."""
+        """Return what only the histograms themselves tell (`LOOK`), for each of `sampled`."""
         places = self._kept[self.sampled]
-        histograms, zeros = self.series[places], self.series.zero_count[places]
-        looked = [
-            _look(histogram, told)
-            for histogram, told in zip(histograms, zeros.tolist(), strict=True)
-        ]
-        return np.array(looked, dtype=LOOK)
+        zeros = self.series.zero_count[places].tolist()
+        return np.array(list(map(_look, self.series[places], zeros)), dtype=LOOK)
 
 
 class Readings:
@@ -241,21 +238,21 @@ class Readings:
         self.steps, self._gradient = _largest(self.kind("gradient"))
 
     def kind(self, kind: str) -> list[Reading]:
-        """Return those of a kind that have a step of finite values."""
+        """Return the readings of a kind that have a step of finite values."""
         return [reading for reading in self.all if reading.role.kind == kind and reading.steps.size]
 
     def matrices(self, kind: str) -> list[Reading]:
-        """Return those of a kind that belong to weight matrices."""
+        """Return the readings of a kind that belong to weight matrices."""
         return [reading for reading in self.kind(kind) if self._is_matrix(reading)]
 
     def named(self, kind: str, name: str) -> Reading | None:
-        """Return the one of a parameter, if it has a step of finite values."""
+        """Return a parameter's reading of a kind, if it has a step of finite values."""
         reading = self._named.get((kind, name))
         return reading if reading is not None and reading.steps.size else None
 
     @property
     def first_gradient(self) -> float:
-        """The largest norm of a gradient at the first step."""
+        """Return the largest norm of a gradient at the first step."""
         return float(self._gradient[0]) if self._gradient.size else 0.0
 
     def unsettled(self, steps: Steps) -> Mask:
@@ -269,7 +266,7 @@ class Readings:
 
 
 def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
-    """Return how many weights there are to each bias of the same layer."""
+    """Return how many weights there are for each bias of the same layer."""
     name = weight.role.name.removeprefix(weight.role.layer)
     beside = {name.replace(word, "bias") for word in ("weight", "kernel", "scale")}
     beside.add(name.replace("gamma", "beta"))
@@ -281,9 +278,7 @@ def _fan_in(weight: Reading, biases: Sequence[Reading]) -> float | None:
 
 def _largest(readings: Sequence[Reading]) -> tuple[Steps, Floats]:
     """Return the steps of any of the readings, and the largest norm at each."""
-    steps = np.unique(
-        np.concatenate([reading.steps for reading in readings] or [np.empty(0, np.int64)])
-    )
+    steps = np.unique(np.concatenate([np.empty(0, np.int64), *(r.steps for r in readings)]))
     largest = np.zeros(steps.size)
     for reading in readings:
         np.maximum.at(largest, np.searchsorted(steps, reading.steps), reading.norm)
@@ -301,8 +296,8 @@ LOOK = np.dtype(
         ("quantiles", "f8", QUANTILES.size),
     ]
 )
-"""Shares of the values: exactly zero; of those that are not, at most 2**-24 in magnitude; below -1, 0 and above 1, each but
-for one of `NEAR`. The median magnitude of values that are not zero, and the quantiles `QUANTILES`."""
+"""Shares of the values: exactly zero; of the non-zero ones, at most 2**-24 in magnitude; within `NEAR` of -1 or below, of 0,
+and of 1 or above. The median magnitude of the non-zero values, and the quantiles `QUANTILES`."""
 
 
 def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
@@ -313,7 +308,7 @@ def _look(histogram: Histogram, told: float) -> tuple[float | Floats, ...]:
         return np.interp(x, edges, reached, left=0.0, right=1.0)
 
     zero = zero_share(histogram, told)
-    zero = 0.0 if math.isnan(zero) else zero  # what nothing tells is not judged
+    zero = 0.0 if math.isnan(zero) else zero  # unknown zeros are not judged
     nonzero = 1 - zero
     magnitudes = np.unique(np.abs(edges))
     folded = np.maximum.accumulate(cdf(magnitudes) - cdf(-magnitudes))

@@ -1,4 +1,4 @@
-"""The series that a histogram becomes in an event: its picture, what is not finite in it, and its statistics."""
+"""The series that a histogram becomes in an event: its picture, its values that are not finite, and its statistics."""
 
 from __future__ import annotations
 
@@ -39,39 +39,24 @@ _USUAL = ("mean", "std", "l2_norm", "zero_fraction")
 
 
 def parse_statistics(stats: Any) -> dict[str, Statistic]:
-    """Check what a caller passed as ``stats=``.
+    """Parse ``stats=``: return how to compute each statistic, by the end of its tag; ArgumentError for anything else.
 
-    Parameters
-    ----------
-    stats : bool or iterable of str or float
-        True: mean, standard deviation, L2 norm and share of zeros. Or names, among them "min" and "max", and
-        numbers from 0 to 1 for quantiles.
-
-    Returns
-    -------
-    dict of str to callable
-        How each is found, by the end of its tag.
-
-    Raises
-    ------
-    ArgumentError
-        Anything else.
+    True means mean, standard deviation, L2 norm and share of zeros. A list names some, "min" and "max" among them, and
+    numbers from 0 to 1 are quantiles.
     """
-    if isinstance(stats, (str, float)) or not (
-        isinstance(stats, bool) or hasattr(stats, "__iter__")
-    ):
-        raise _unknown(stats)
     if isinstance(stats, bool):
         stats = _USUAL if stats else ()
-    found: dict[str, Statistic] = {}
-    for one in stats:
-        if isinstance(one, str) and one in _STATISTICS:
-            found[one] = _STATISTICS[one]
-        elif isinstance(one, _NUMBERS) and not isinstance(one, bool) and 0 <= one <= 1:
-            found[f"quantile_{one:g}"] = _quantile(float(one))
+    if isinstance(stats, (str, float)) or not hasattr(stats, "__iter__"):
+        raise _unknown(stats)
+    statistics: dict[str, Statistic] = {}
+    for choice in stats:
+        if isinstance(choice, str) and choice in _STATISTICS:
+            statistics[choice] = _STATISTICS[choice]
+        elif isinstance(choice, _NUMBERS) and not isinstance(choice, bool) and 0 <= choice <= 1:
+            statistics[f"quantile_{choice:g}"] = _quantile(float(choice))
         else:
-            raise _unknown(one)
-    return found
+            raise _unknown(choice)
+    return statistics
 
 
 def _quantile(q: float) -> Statistic:
@@ -81,7 +66,7 @@ def _quantile(q: float) -> Statistic:
 def _unknown(value: Any) -> ArgumentError:
     names = ", ".join(map(repr, _STATISTICS))
     return ArgumentError(
-        f"stats: {value!r} is no statistic. Accepted: True, False, or a list of {names} and quantiles from 0 to 1. "
+        f"stats: {value!r} is not known. Accepted: True, False, or a list of {names} and quantiles from 0 to 1. "
         "Hint: stats=['mean', 0.05, 0.95]."
     )
 
@@ -89,7 +74,7 @@ def _unknown(value: Any) -> ArgumentError:
 def _values_of(
     tag: str, histogram: Histogram, statistics: dict[str, Statistic], picture: bytes | None
 ) -> list[bytes]:
-    """Give each ``Summary.Value`` of a histogram; without finite values those of the other counts alone."""
+    """Return each ``Summary.Value`` of a histogram; without finite values, only those of the other counts."""
     values: list[bytes] = []
     if picture is not None:
         values.append(picture)
@@ -104,20 +89,33 @@ def _values_of(
     return values
 
 
+def _moments(histogram: Histogram, low: float, high: float) -> messages.Moments:
+    total, squares = histogram.sum, histogram.sum_squares
+    return messages.Moments(
+        min=low,
+        max=high,
+        num=histogram.num,
+        sum=math.nan if total is None else total,
+        sum_squares=math.nan if squares is None else squares,
+        zero_count=histogram.zero_count,
+        squared_deviations=histogram.squared_deviations,
+    )
+
+
 def _picture_of(
     tag: str, histogram: Histogram, max_buckets: int | None, seen: Range | None
 ) -> bytes:
     """Encode a histogram in one of its two forms; `seen` is the range of the tag's earlier steps.
 
     The older one takes two thirds of the bytes, and more tools read it; but TensorBoard's Python loader turns its edges
-    into float32, it cannot leave out a gap, and it says nothing of a constant but the value. So an outline of spikes, or
+    into float32, it cannot leave out a gap, and of a constant it tells only the value. So an outline of spikes, or
     far from zero, takes the newer form; a series may change its form from step to step.
     """
     raw = histogram.to_raw(max_buckets)
-    limits = raw["bucket_limits"]
+    limits, low, high = raw["bucket_limits"], raw["min"], raw["max"]
     rows: Rows | None = None
-    if raw["min"] == raw["max"]:
-        rows = display.constant_rows(raw["min"], raw["num"], seen)
+    if low == high:
+        rows = display.constant_rows(low, raw["num"], seen)
     elif histogram.outline is not None and not (
         limits.size <= MOST_ROWS + 1 and display.survives_float32(limits)
     ):
@@ -125,19 +123,7 @@ def _picture_of(
     if rows is None:
         zeros, deviations = histogram.zero_count, histogram.squared_deviations
         return messages.histogram_value(tag, **raw, zero_count=zeros, squared_deviations=deviations)
-    return messages.histogram_tensor_value(
-        tag,
-        rows,
-        messages.Moments(
-            min=raw["min"],
-            max=raw["max"],
-            num=raw["num"],
-            sum=raw["sum"],
-            sum_squares=raw["sum_squares"],
-            zero_count=histogram.zero_count,
-            squared_deviations=histogram.squared_deviations,
-        ),
-    )
+    return messages.histogram_tensor_value(tag, rows, _moments(histogram, low, high))
 
 
 def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
@@ -151,17 +137,7 @@ def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
         low, high = rows.item(0), rows.item(-2)
         if low < high:
             outlines[tag] = rows
-            moments.append(
-                messages.Moments(
-                    min=low,
-                    max=high,
-                    num=histogram.num,
-                    sum=_told(histogram.sum),
-                    sum_squares=_told(histogram.sum_squares),
-                    zero_count=histogram.zero_count,
-                    squared_deviations=histogram.squared_deviations,
-                )
-            )
+            moments.append(_moments(histogram, low, high))
     if not outlines:
         return {}
     every = np.concatenate(list(outlines.values()))
@@ -182,10 +158,6 @@ def _pictures_of(histograms: dict[str, Histogram]) -> dict[str, bytes]:
     return pictures
 
 
-def _told(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 @functools.cache  # an import statement takes 1 us each time
 def _encode() -> Callable[..., None]:
     from fasthist.kernels.encoding import encode
@@ -204,10 +176,7 @@ def _widened(seen: Range | None, histogram: Histogram) -> Range:
 
 
 class WrittenStep(NamedTuple):
-    """What one call writes: histograms of one step, encoded later.
-
-    `ranges` holds, for each tag, the range of the values that its writer has encoded so far.
-    """
+    """What one call writes: histograms of one step, encoded later; `ranges` are the tags' ranges encoded so far."""
 
     histograms: dict[str, Histogram]
     statistics: dict[str, Statistic]
@@ -220,28 +189,22 @@ class WrittenStep(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """About how much memory it takes: counts, and some 8 KiB of outline, exponents and losses for each."""
-        return sum(
-            (_PENDING if isinstance(histogram, PendingHistogram) else histogram.counts.nbytes)
-            + 8192
+        """Approximate memory in bytes: counts, and some 8 KiB of outline, exponents and losses for each."""
+        counts = (
+            _PENDING if isinstance(histogram, PendingHistogram) else histogram.counts.nbytes
             for histogram in self.histograms.values()
         )
+        return sum(counts) + 8192 * len(self.histograms)
 
     def says_something(self) -> bool:
-        """Whether there may be anything to write: not if all arrays were empty."""
+        """Return whether there may be anything to write: not if all arrays were empty."""
         return any(
             isinstance(h, PendingHistogram) or h.num or any(getattr(h, name) for name in _SPECIALS)
             for h in self.histograms.values()
         )
 
     def encode(self) -> bytes:
-        """Give the event; empty if there is nothing to write after all.
-
-        Raises
-        ------
-        DeviceError
-            A histogram was still on its way from a device, and has not arrived.
-        """
+        """Return the event, empty if there is nothing to write; DeviceError if a device's histogram cannot be had."""
         pictures = _pictures_of(self.histograms) if self.max_buckets is None else {}
         values: list[bytes] = []
         for tag, histogram in self.histograms.items():

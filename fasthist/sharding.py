@@ -1,4 +1,4 @@
-"""Of a tensor that lies on several ranks, the elements that this one is to count, so that a sum counts each once.
+"""Pick this rank's elements of a tensor on several ranks, so that each is counted once overall.
 
 Only local memory is looked at: nothing here communicates, and torch is not imported.
 """
@@ -17,34 +17,16 @@ from fasthist.errors import ArrayError
 
 
 def local_part(values: Any, name: str = "values", ranks: Sequence[int] | None = None) -> Any:
-    """Give what this rank contributes to the histogram of a tensor.
+    """Return what this rank contributes to the histogram of a tensor.
 
-    Parameters
-    ----------
-    values : Any
-        A ``torch.distributed.tensor.DTensor``, a flat parameter of FSDP1, or anything else.
-    name : str
-        What to call it in an error.
-    ranks : sequence of int, optional
-        The ranks whose histograms will be added up. Default: all.
+    For a ``torch.distributed.tensor.DTensor``, the local shard, not copied; nothing if a lower rank among `ranks` (default:
+    all) has the same shard, or if this rank is not in the mesh. For a flat parameter of FSDP1, the local shard without
+    the padding at its end. Anything else is returned as it is. ArrayError, naming `name`, for a `DTensor` of partial
+    values, since no rank has the final ones, and for a flat parameter that is not sharded now.
 
-    Returns
-    -------
-    Any
-        Of a `DTensor`, a tensor of this rank's memory, not copied: the local shard, whatever its size; nothing if a lower
-        one of the ranks has the same shard, or if this rank is not in the mesh. Of a flat parameter, the local shard
-        without the padding at its end. Anything else as it is.
-
-    Raises
-    ------
-    ArrayError
-        A `DTensor` of partial values, of which no rank has the final ones; or a flat parameter that is not sharded now.
-
-    Notes
-    -----
-    Over the ranks each logical element is counted once. Those have the same shard that differ in what the placements
-    replicate; and, where the mesh is part of a larger one, those that have the same place in its other parts: with FSDP2 and
-    tensor parallelism, a norm that only FSDP2 shards. What is neither `Replicate` nor `Partial` holds disjoint pieces:
+    Over the ranks each logical element is counted once. Ranks have the same shard if they differ only along replicated
+    dimensions of the mesh; and, where the mesh is part of a larger one, if they have the same place in it: with FSDP2 and
+    tensor parallelism, a norm that only FSDP2 shards. Placements other than `Replicate` and `Partial` hold disjoint pieces:
     `Shard`, and `_StridedShard` of FSDP2 beside tensor parallelism.
     """
     tensors = sys.modules.get("torch.distributed.tensor")
@@ -64,7 +46,7 @@ def _of_dtensor(values: Any, name: str, ranks: frozenset[int] | None) -> Any:
         )
         raise ArrayError(msg)
     local = values.detach().to_local()
-    if hasattr(local, "wait"):  # what a redistribution, begun before, still receives
+    if hasattr(local, "wait"):  # an earlier redistribution may still be receiving it
         local = local.wait()
     mesh = values.device_mesh
     holders = _holders(mesh, tuple(placement.is_replicate() for placement in values.placements))
@@ -72,9 +54,9 @@ def _of_dtensor(values: Any, name: str, ranks: frozenset[int] | None) -> Any:
     return local if lowest == mesh.get_rank() else local.new_empty(0)
 
 
-@lru_cache(maxsize=64)  # a model has few meshes, and many tensors
+@lru_cache(maxsize=64)  # a model has few meshes and many tensors
 def _holders(mesh: Any, replicated: tuple[bool, ...]) -> frozenset[int]:
-    """Give the ranks that have the same shard as this one; none if it has none."""
+    """Return the ranks that have the same shard as this one; none if it has none."""
     place = mesh.get_coordinate()
     if place is None:
         return frozenset()
@@ -83,11 +65,11 @@ def _holders(mesh: Any, replicated: tuple[bool, ...]) -> frozenset[int]:
     root = _ranks(_root_of(mesh))
     # Along a dimension of the larger mesh in which this one does not extend lie copies of it.
     extends = [np.unique(places).size > 1 for places in np.nonzero(np.isin(root, own))]
-    found: set[int] = set()
+    holders: set[int] = set()
     for position in np.argwhere(np.isin(root, same)):
         index = tuple(i if wide else slice(None) for i, wide in zip(position, extends, strict=True))
-        found |= set(np.ravel(root[index]).tolist())
-    return frozenset(found)
+        holders |= set(np.ravel(root[index]).tolist())
+    return frozenset(holders)
 
 
 def _ranks(mesh: Any) -> NDArray[np.int64]:
@@ -105,7 +87,7 @@ def _root_of(mesh: Any) -> Any:
 def _of_flat_parameter(values: Any, name: str) -> Any:
     if values.shape != values._sharded_size:
         msg = (
-            f"{name}: a flat parameter of FSDP1 whose shards are together just now. Accepted: sharded ones. "
+            f"{name}: a flat parameter of FSDP1 whose shards are gathered at the moment. Accepted: sharded ones. "
             "Hint: count it outside of forward(), backward() and summon_full_params()."
         )
         raise ArrayError(msg)

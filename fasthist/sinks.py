@@ -1,8 +1,7 @@
 """Where adapters send histograms: TensorBoard's files, or the tracker that a team already uses.
 
-A sink counts what it is given with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside
-each it logs the mean and the standard deviation, which the trackers' histograms lack, and how many values are NaN or
-infinite, if any are.
+A sink counts its input with `fasthist.histograms`, so that only finished histograms reach the tracker. Beside each it
+logs the mean and the standard deviation, which trackers' histograms lack, and the counts of NaN and infinities, if any.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """What takes the histograms of a step; a `fasthist.SummaryWriter` is one."""
+    """What takes the histograms of a step, such as a `fasthist.SummaryWriter`."""
 
     def add_histograms(self, tree: Any, global_step: int | None = None) -> None:
         """Count every array of a tree, and log all histograms of this step.
@@ -34,19 +33,19 @@ class Sink(Protocol):
         Parameters
         ----------
         tree : tree
-            Of arrays or finished histograms; tags as in `fasthist.histograms`.
+            Arrays or finished histograms; tags as in `fasthist.histograms`.
         global_step : int, optional
         """
 
     def flush(self) -> None:
-        """Send on what is held."""
+        """Send on what is buffered."""
 
     def close(self) -> None:
-        """Flush, and let go of what this sink has opened itself."""
+        """Flush, and close what this sink has opened itself."""
 
 
 class _TrackerSink(ABC):
-    """Count a tree and hand over the histograms; what the trackers' sinks share."""
+    """What the trackers' sinks share: count a tree and hand over the histograms."""
 
     def add_histograms(self, tree: Any, global_step: int | None = None) -> None:
         """Count every array of a tree, and log all histograms of this step, as `Sink` says."""
@@ -80,8 +79,16 @@ class _RowSink(_TrackerSink):
     """Log a row of values for each step; what W&B, trackio and SwanLab share."""
 
     _method: str
+    _service: str
+    _package: str
 
     def __init__(self, run: Any, step_metric: str | None = None) -> None:
+        if run is None:
+            msg = (
+                f"there is no {self._service} run. "
+                f"Accepted: {type(self).__name__}(run), or a call of {self._package}.init() before it."
+            )
+            raise ArgumentError(msg)
         self._run = run
         self._step_metric = step_metric
 
@@ -90,7 +97,7 @@ class _RowSink(_TrackerSink):
         if self._step_metric is None:
             self._run.log(values, step=step)
         else:
-            # The run counts its rows itself: a step of ours would shift, or be dropped behind, the rows of others.
+            # The run counts its rows itself: our step would shift others' rows, or be dropped behind them.
             self._run.log(values if step is None else {**values, self._step_metric: step})
 
 
@@ -100,7 +107,7 @@ class WandbSink(_RowSink):
     Parameters
     ----------
     run : wandb.Run, optional
-        Default: the one that ``wandb.init`` has begun.
+        Default: the one that ``wandb.init`` has started.
     step_metric : str, optional
         Log the step as a value of this name, such as "trainer/global_step", and leave the run's own counter alone: for
         runs that are logged to without ``step=``.
@@ -108,24 +115,20 @@ class WandbSink(_RowSink):
     Raises
     ------
     ArgumentError
-        There is no such run.
+        There is no run.
     MissingPackageError
         wandb is not installed.
 
     Notes
     -----
-    Without `step_metric`, other values of the same step are kept beside these if they are logged with ``step=`` too.
-    W&B drops what is logged for a step before its last one: then the histograms go to the next row, with
-    "global_step" beside.
+    Without `step_metric`, other values of the same step stay in the same row if they are logged with ``step=`` too. W&B
+    drops what is logged for a step before its last one: such histograms go to the next row, beside "global_step".
     """
 
-    _method = "to_wandb"
+    _method, _service, _package = "to_wandb", "W&B", "wandb"
 
     def __init__(self, run: Any = None, step_metric: str | None = None) -> None:
         super().__init__(run or require("wandb").run, step_metric)
-        if self._run is None:
-            msg = "there is no W&B run. Accepted: WandbSink(run), or a call of wandb.init() before it."
-            raise ArgumentError(msg)
 
     def _log(self, histograms: dict[str, Histogram], step: int | None) -> None:
         if self._step_metric is None and step is not None and step < getattr(self._run, "step", 0):
@@ -140,25 +143,22 @@ class TrackioSink(_RowSink):
     Parameters
     ----------
     run : trackio.Run, optional
-        Default: the one that ``trackio.init`` has begun.
+        Default: the one that ``trackio.init`` has started.
     step_metric : str, optional
-        As of `WandbSink`.
+        As in `WandbSink`.
 
     Raises
     ------
     ArgumentError
-        There is no such run.
+        There is no run.
     MissingPackageError
         trackio is not installed.
     """
 
-    _method = "to_trackio"
+    _method, _service, _package = "to_trackio", "trackio", "trackio"
 
     def __init__(self, run: Any = None, step_metric: str | None = None) -> None:
         super().__init__(run or require("trackio").context_vars.current_run.get(), step_metric)
-        if self._run is None:
-            msg = "there is no trackio run. Accepted: TrackioSink(run), or a call of trackio.init() before it."
-            raise ArgumentError(msg)
 
 
 class SwanlabSink(_RowSink):
@@ -167,24 +167,21 @@ class SwanlabSink(_RowSink):
     Parameters
     ----------
     run : swanlab.Run, optional
-        Default: the one that ``swanlab.init`` has begun.
+        Default: the one that ``swanlab.init`` has started.
 
     Raises
     ------
     ArgumentError
-        There is no such run.
+        There is no run.
     MissingPackageError
         swanlab is not installed.
     """
 
-    _method = "to_swanlab"
+    _method, _service, _package = "to_swanlab", "SwanLab", "swanlab"
 
     def __init__(self, run: Any = None) -> None:
         swanlab = require("swanlab")
         super().__init__(run or (swanlab.get_run() if swanlab.has_run() else None))
-        if self._run is None:
-            msg = "there is no SwanLab run. Accepted: SwanlabSink(run), or a call of swanlab.init() before it."
-            raise ArgumentError(msg)
 
 
 def _values(histograms: dict[str, Histogram], method: str) -> dict[str, Any]:
@@ -231,26 +228,26 @@ class CometSink(_TrackerSink):
 
 
 class MlflowSink(_TrackerSink):
-    """Log to MLflow, which has no histograms: a picture of each, and its mean and standard deviation as metrics.
+    """Log to MLflow, which has no histograms: a picture of each, with mean and standard deviation as metrics.
 
     Parameters
     ----------
     run_id : str, optional
-        Default: the run that is active.
+        Default: the active run.
     client : mlflow.MlflowClient, optional
-        Of the server that has the run. Default: the one of ``mlflow.set_tracking_uri``.
+        Client of the server that has the run. Default: the one of ``mlflow.set_tracking_uri``.
 
     Raises
     ------
     ArgumentError
-        No run is active, and none is given.
+        No run is active, and `run_id` is not given.
     MissingPackageError
         mlflow or matplotlib is not installed.
 
     Notes
     -----
     Pictures go to ``histograms/<tag>/<step>.png``. Drawing one takes some 50 ms: choose few tags. Characters that
-    MLflow refuses in names become "_"; a name that another one is, or is the folder of, gets "_1" at its end.
+    MLflow refuses in names become "_"; a name that equals another, or is its folder, ends in "_1".
     """
 
     def __init__(self, run_id: str | None = None, client: Any = None) -> None:
@@ -277,7 +274,7 @@ class MlflowSink(_TrackerSink):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + _MLFLOW_MOST])
 
     def _name_of(self, name: str) -> str:
-        """Return the name of a metric: the same at each step, and no file where another has a folder."""
+        """Return a metric's name: the same at each step, and never a file where another name has a folder."""
         if name not in self._names:
             self._names[name] = _free(_mlflow_name(name), self._names.values())
         return self._names[name]
@@ -296,7 +293,7 @@ def _mlflow_name(name: str) -> str:
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    """Return a name that is none of those taken, nor in a folder of such a name, nor the folder of one."""
+    """Return a name that is not taken, not inside a taken name, and not a folder of one."""
     count = 0
     start = free = name
     rest = ""
@@ -323,7 +320,7 @@ class Sinks:
         self._sinks = tuple(sinks)
 
     def add_histograms(self, tree: Any, global_step: int | None = None) -> None:
-        """Do what `Sink` says."""
+        """Count and log, as `Sink` says."""
         from fasthist.compute import histograms
 
         counted = histograms(tree)
@@ -342,22 +339,22 @@ class Sinks:
 
 
 class _Plain:
-    """A sink of somebody else's, which may have nothing but ``add_histograms``."""
+    """Another library's sink, which may have nothing but ``add_histograms``; it stays open."""
 
     def __init__(self, writer: Any) -> None:
         self.add_histograms = writer.add_histograms
         self.flush = getattr(writer, "flush", _nothing)
 
     def close(self) -> None:
-        """Do nothing: it stays open."""
+        """Do nothing: its owner closes it."""
 
 
 def _nothing() -> None:
-    """Do nothing, and give no sink."""
+    """Do nothing, and return no sink."""
 
 
 class _TensorFlowEvents:
-    """Hand events to a writer of ``tf.summary.create_file_writer``, which takes summaries of one step."""
+    """Pass events to a writer of ``tf.summary.create_file_writer``, which takes one step's summaries at a time."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -365,7 +362,7 @@ class _TensorFlowEvents:
         self.flush = writer.flush
 
     def add_event(self, event: Any) -> None:
-        """Write one event's values; TensorFlow gives it the time."""
+        """Write one event's values; TensorFlow sets the time."""
         summary = self._summary
         with self._writer.as_default(step=event.step), summary.record_if(True):
             summary.experimental.write_raw_pb(event.summary.SerializeToString(), step=event.step)
@@ -383,7 +380,7 @@ _RUNS: Mapping[str, tuple[str, Callable[..., _TrackerSink]]] = {
     "aim": ("track", AimSink),
     "comet_ml": ("log_histogram_3d", CometSink),
 }
-"""By package: the method that a run has, and the sink for it."""
+"""The method that a run of each package has, and its sink."""
 
 _LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 _LOGGERS = ("TensorBoardLogger", "CometLogger", "AimLogger", "SwanLabLogger")
@@ -393,23 +390,20 @@ _LOGGERS = ("TensorBoardLogger", "CometLogger", "AimLogger", "SwanLabLogger")
 def as_sink(writer: Any) -> Sink | None:
     """Return the sink for whatever a user calls a writer.
 
-    Parameters
-    ----------
-    writer : path, Sink, writer, run, tracker or logger
-        A path opens a `fasthist.SummaryWriter`. The writer of another library, a run, a tracker of Accelerate and a
-        logger of Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as
-        ``wandb`` stands for the run that it has begun.
+    A path opens a `fasthist.SummaryWriter`. Another library's writer, a run, a tracker of Accelerate and a logger of
+    Lightning get a sink of their own, and stay open; a sink is returned as it is. A module such as ``wandb`` stands for
+    the run that it has started.
 
     Returns
     -------
     Sink or None
-        Close it if it is not `writer` itself. None: this process is to write nothing, as Accelerate and Lightning say
-        on all ranks but the first.
+        Close it if it is not `writer` itself. None: this process writes nothing, which Accelerate and Lightning say on
+        all ranks but the first.
 
     Raises
     ------
     ArgumentError
-        It is none of these, or there is no such run.
+        `writer` is none of these, or there is no run.
     MissingPackageError
         A package for it is not installed.
     WriteError
@@ -421,7 +415,7 @@ def as_sink(writer: Any) -> Sink | None:
 def lent_sink(writer: Any) -> Sink | None:
     """Do what `as_sink` does, for a single call: refuse a path, since nobody would close its files."""
     if isinstance(writer, (str, os.PathLike)):
-        msg = f"writer={writer!r} would be opened at each call. Accepted: what is open. Hint: fasthist.SummaryWriter(path)."
+        msg = f"writer={writer!r} would be opened at each call. Accepted: an open writer. Hint: fasthist.SummaryWriter(path)."
         raise ArgumentError(msg)
     return as_sink(writer)
 
@@ -429,7 +423,7 @@ def lent_sink(writer: Any) -> Sink | None:
 def sink_opener(writer: Any) -> Callable[[], Sink | None]:
     """Check a writer now, and return what opens its sink later: callbacks are made before there are ranks and runs.
 
-    The result can be pickled where the writer can; `as_sink` tells what `writer` may be.
+    The result can be pickled if the writer can; `as_sink` says what `writer` may be.
     """
     if isinstance(writer, (str, os.PathLike)) and os.fspath(writer):
         return partial(_summary_writer, log_dir=writer)
@@ -439,14 +433,12 @@ def sink_opener(writer: Any) -> Callable[[], Sink | None]:
         if writer.__name__ == "mlflow":
             return MlflowSink
     elif not isinstance(writer, type):
-        kinds = [
-            (kind.__module__.partition(".")[0], kind.__name__) for kind in type(writer).__mro__
-        ]
+        classes = [(c.__module__.partition(".")[0], c.__name__) for c in type(writer).__mro__]
         if hasattr(writer, "_fasthist_asks_for_what_nobody_has"):  # it answers to every name
-            if kinds[0][0] in _LIGHTNING:
+            if classes[0][0] in _LIGHTNING:
                 return _nothing
         else:
-            opener = _opener_for(writer, kinds)
+            opener = _opener_for(writer, classes)
             if opener is not None:
                 return opener
     msg = f"writer={_described(writer)} takes no histograms. Accepted: {_ACCEPTED}."
@@ -459,12 +451,12 @@ def _described(writer: Any) -> str:
     return repr(writer) if isinstance(writer, (str, int, float)) else type(writer).__name__
 
 
-def _opener_for(writer: Any, kinds: list[tuple[str, str]]) -> Callable[[], Sink | None] | None:
-    """Return the opener for an instance, whose classes these are by package and name; None if it is not known."""
+def _opener_for(writer: Any, classes: list[tuple[str, str]]) -> Callable[[], Sink | None] | None:
+    """Return the opener for an instance, by its classes' packages and names; None if unknown."""
     if _takes_histograms(writer):
         is_whole = all(callable(getattr(writer, name, None)) for name in ("flush", "close"))
         return partial(_itself, writer) if is_whole else partial(_Plain, writer)
-    for package, name in kinds:
+    for package, name in classes:
         if package in _RUNS and callable(getattr(writer, _RUNS[package][0], None)):
             return partial(_RUNS[package][1], writer)
         if package == "mlflow" and hasattr(writer, "info"):
@@ -472,7 +464,7 @@ def _opener_for(writer: Any, kinds: list[tuple[str, str]]) -> Callable[[], Sink 
         if package == "tensorflow" and name == "SummaryWriter":
             return partial(_tensorflow_writer, writer)
         if (package, name) == ("accelerate", "GeneralTracker"):
-            inner = getattr(writer, "tracker", None)  # a blank one has none
+            inner = getattr(writer, "tracker", None)  # None for a blank tracker
             return _nothing if inner is None else sink_opener(inner)
         if package in _LIGHTNING and name == "DummyLogger":
             return _nothing
@@ -495,7 +487,7 @@ def _takes_histograms(writer: Any) -> bool:
         inspect.signature(method).bind({}, 0)
     except TypeError:
         return False
-    except ValueError:  # it does not tell
+    except ValueError:  # a signature that cannot be read
         pass
     return True
 
@@ -521,5 +513,5 @@ def _sink_of_logger(logger: Any, kind: Any = as_sink, **arguments: Any) -> Sink 
 
 
 def _mlflow_of_logger(logger: Any) -> Sink | None:
-    client = logger.experiment  # which makes the run, on the first rank
+    client = logger.experiment  # creates the run, on the first rank
     return None if logger.run_id is None else MlflowSink(logger.run_id, client)

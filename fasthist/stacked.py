@@ -1,6 +1,6 @@
-"""Histograms side by side as flat arrays: of one the minimum over all ranks is taken, of the other the sum.
+"""The histograms of one step as flat arrays for an all-reduce: a MIN of one array over all ranks, then a SUM of another.
 
-A sum of floats depends on their order, so they become whole numbers first, and everything is added up exactly.
+A sum of floats depends on their order, so they become integers first, and everything is added up exactly.
 """
 
 from __future__ import annotations
@@ -35,34 +35,32 @@ _LIMB = 40
 """Bits of a limb: a sum is sent as two of them, whose sums over four million ranks fit into int64."""
 
 _NUMBERS = len(_INTEGERS) + 6 + 2 * (len(_SUMS) + 2)
-"""Of each histogram beside its counts: 21 integers, which are added up."""
+"""Integers for each histogram beside its counts: 21, which are added up."""
 
 
 class Stacked:
     """The histograms of one step as arrays that any engine can reduce.
 
     If all ranks' `described` are equal, take the minimum of their `bounds`, pass it to `agree`, take the sum of their
-    `sums`, and pass that to `received`. ArgumentError if the histograms are no dict, or counts are not whole.
+    `sums`, and pass that to `received`. ArgumentError if the histograms are not a dict, or counts are not whole.
     """
 
     def __init__(self, histograms: Any) -> None:
         if not isinstance(histograms, dict):
-            msg = f"histograms={type(histograms).__name__} is no dict. Accepted: what fasthist.histograms() gives."
+            msg = f"histograms={type(histograms).__name__} must be a dict. Accepted: what fasthist.histograms() returns."
             raise ArgumentError(msg)
         self._order = list(histograms)
         self._tags = sorted(histograms)
         self._parts = [histograms[tag] for tag in self._tags]
         self._described: dict[str, str] = {}
-        self._members: dict[int, list[int]] = {}  # of the same buckets, most have
+        self._members: dict[int, list[int]] = {}  # tensors by their buckets, which most share
         self._counts: list[NDArray[Any]] = []
         exponents, losses, integers = [_NO_EXPONENTS[:0]], [_NO_LOSSES[:0]], []
         texts: dict[tuple[int, str], str] = {}
         for i, (tag, histogram) in enumerate(zip(self._tags, self._parts, strict=True)):
             if not isinstance(histogram, Histogram):
-                given = type(histogram).__name__
-                msg = (
-                    f"{tag!r} is {given}, no Histogram. Accepted: what fasthist.histograms() gives."
-                )
+                kind = type(histogram).__name__
+                msg = f"{tag!r} must be a Histogram, not {kind}. Accepted: what fasthist.histograms() returns."
                 raise ArgumentError(msg)
             counts, by_exponent, lost = _get_arrays(histogram)
             if counts.dtype != np.uint64:
@@ -77,11 +75,11 @@ class Stacked:
                 numbers = [number or 0 for number in numbers]
                 by_exponent = _NO_EXPONENTS if by_exponent is None else by_exponent
                 lost = _NO_LOSSES if lost is None else lost
-            kind = id(histogram.buckets)
-            if (kind, missing) not in texts:
-                texts[kind, missing] = _described(histogram.buckets, missing)
-            self._described[tag] = texts[kind, missing]
-            self._members.setdefault(kind, []).append(i)
+            buckets = id(histogram.buckets)
+            if (buckets, missing) not in texts:
+                texts[buckets, missing] = _described(histogram.buckets, missing)
+            self._described[tag] = texts[buckets, missing]
+            self._members.setdefault(buckets, []).append(i)
             self._counts.append(counts)
             exponents.append(by_exponent)
             losses.append(lost)
@@ -89,13 +87,13 @@ class Stacked:
         self._exponents = np.concatenate(exponents).reshape(-1, len(EXPONENTS))
         self._losses = np.concatenate(losses).reshape(-1, 6).astype(np.int64)
         self._integers = np.array(integers, np.int64).reshape(-1, len(_INTEGERS))
-        # NaN for those that are unknown.
+        # NaN where unknown.
         floats = [_get_floats(histogram) for histogram in self._parts]
         self._floats = np.array(floats, np.float64).reshape(-1, 5)
-        self._find_counts()
+        self._locate_counts()
 
-    def _find_counts(self) -> None:
-        """Find where the counts lie, and the buckets of the extremes."""
+    def _locate_counts(self) -> None:
+        """Find the counts' addresses and sizes, and the buckets of the extremes."""
         n = len(self._counts)
         self._addresses = np.fromiter(map(packing.address, self._counts), np.int64, n)
         for i in np.flatnonzero(self._addresses == 0).tolist():
@@ -108,13 +106,13 @@ class Stacked:
             self._sizes[members] = len(buckets)
             self._outermost[members] = buckets.index(self._floats[members, :2])
         lengths = np.fromiter(map(len, self._counts), np.int64, n)
-        if (lengths != self._sizes).any():  # or memory that is not theirs would be read
+        if (lengths != self._sizes).any():  # or memory beyond the counts would be read
             i = int(np.argmax(lengths != self._sizes))
             msg = f"{self._tags[i]!r} has {lengths[i]} counts. Accepted: one for each of its {self._sizes[i]} buckets."
             raise ArgumentError(msg)
 
     def described(self) -> dict[str, str]:
-        """Describe what must be the same on every rank, by tag."""
+        """Return what must be the same on every rank, by tag."""
         return self._described
 
     def bounds(self) -> NDArray[np.float64]:
@@ -128,12 +126,11 @@ class Stacked:
         num, below, above = self._integers[:, :3].T
         ends = np.hstack((values[:, :1], -values[:, 1:2], values[:, 2:], -values[:, 2:]))
         ends[np.isnan(ends)] = -np.inf
-        ends[num == 0, :2] = np.inf  # the extremes of no values are any rank's
+        ends[num == 0, :2] = np.inf  # a tensor without values has no extremes
         inside = (num - below - above).view(np.uint64)
         spans = np.empty((num.size, packing.SEGMENTS, 2), np.int64)
-        packing.find_spans(
-            self._addresses, self._sizes, self._outermost, inside, self._exponents, spans
-        )
+        places = (self._addresses, self._sizes, self._outermost)
+        packing.find_spans(*places, inside, self._exponents, spans)
         spans[..., 1] *= -1
         spans = np.where(spans[..., 1:] < 0, spans, np.inf)
         known = (num == 0) | np.isfinite(self._floats[:, [2, 4]]).all(axis=1)
@@ -141,24 +138,24 @@ class Stacked:
         return np.hstack((ends, -num[:, None], known[:, None], spans))
 
     def agree(self, bounds: NDArray[np.float64], ranks: int) -> None:
-        """Set the minimum of the bounds of so many ranks."""
+        """Set the minimum of all ranks' bounds."""
         self._extremes = bounds[:, :2]
         self._sum_bounds = bounds[:, 2:6].reshape(-1, 2, 2)
         spans = bounds[:, 8:].reshape(-1, packing.SEGMENTS, 2)
         self._spans = np.where(np.isfinite(spans), np.abs(spans), 0).astype(np.int64)
-        # Two counts share an int64 where no sum of either can reach the other.
+        # Two counts share an int64 where no sum of either can reach the other half.
         self._narrow = -bounds[:, 6] * ranks < 2.0**31
         sizes = self._spans[..., 1] - self._spans[..., 0]
         narrow = self._narrow[:, None]
         few, many = np.where(narrow, sizes, 0), np.where(narrow, 0, sizes)
         self._places = np.where(narrow, _before(few), _before(many))
         self._pairs, self._wide = (int(few.sum()) + 1) // 2, int(many.sum())
-        # The upper limb of a sum counts units of which the largest rank's sum has less than 2**_LIMB.
+        # The upper limb of a sum counts units such that the largest rank's sum has less than 2**_LIMB of them.
         center, most = self._middle(bounds)
         largest = np.hstack((np.abs(self._sum_bounds).max(axis=1), most))
         self._finite = np.isfinite(largest)
         self._units = np.frexp(np.where(self._finite, largest, 0.0))[1] - _LIMB
-        # Deviations from one center for all ranks add up; how far each rank's mean is from it, tells those from the mean.
+        # Deviations from one center add up over ranks; each mean's distance from it leads back to those from the mean.
         num, (total, deviations) = self._integers[:, 0], self._floats[:, [2, 4]].T
         with np.errstate(over="ignore", invalid="ignore"):
             away = np.where(num > 0, total / np.maximum(num, 1) - center, 0.0)
@@ -170,9 +167,9 @@ class Stacked:
     def _middle(bounds: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
         """Return the middle of all values' range, and the most that any rank's deviations from it add up to.
 
-        The squared deviations from it sum up to at most ``num / 2`` times those from the mean, since both ends are
-        values: so many units in the last place may be lost. The most, float64[tensors, 2], is of deviations and of
-        squared ones; NaN where they are unknown, or beyond float64.
+        Both ends are values, so the squared deviations from the middle are at most ``num / 2`` times those from the mean:
+        as many units in the last place may be lost. The most, float64[tensors, 2], is for deviations and squared ones; NaN
+        where unknown or beyond float64.
         """
         low, high, num = bounds[:, 0], -bounds[:, 1], -bounds[:, 6]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -186,16 +183,14 @@ class Stacked:
         n = len(self._parts)
         sums = np.zeros(self._pairs + self._wide + n * _NUMBERS, np.int64)
         narrow, wide, rest = self._divided(sums)
-        packing.pack(
-            self._addresses, self._exponents, self._spans, self._places, self._narrow, narrow, wide
-        )
+        counted = (self._addresses, self._exponents, self._spans)
+        packing.pack(*counted, self._places, self._narrow, narrow, wide)
         floats = np.hstack((self._floats[:, 2:4], self._apart))
         scaled = np.ldexp(np.where(self._finite, floats, 0.0), -self._units)
         upper = np.rint(scaled)
         lower = np.rint(np.ldexp(scaled - upper, _LIMB))
-        np.concatenate(
-            (self._integers, self._losses, upper, lower), axis=1, out=rest, casting="unsafe"
-        )
+        numbers = (self._integers, self._losses, upper, lower)
+        np.concatenate(numbers, axis=1, out=rest, casting="unsafe")
         return sums
 
     def received(self, sums: NDArray[np.int64]) -> Histograms:
@@ -203,24 +198,22 @@ class Stacked:
         *counts, rest = self._divided(sums)
 
         def find(i: int) -> Histogram:
-            return self._found(i, counts[not self._narrow[i]], rest[i].tolist())
+            return self._histogram(i, counts[not self._narrow[i]], rest[i].tolist())
 
-        found: Histograms = {tag: PendingHistogram(find, i) for i, tag in enumerate(self._tags)}
-        return found if self._order == self._tags else {tag: found[tag] for tag in self._order}
+        by_tag: Histograms = {tag: PendingHistogram(find, i) for i, tag in enumerate(self._tags)}
+        return by_tag if self._order == self._tags else {tag: by_tag[tag] for tag in self._order}
 
     def _divided(self, sums: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """Return views of the parts: counts as uint32 and as uint64, and int64[tensors, 21]."""
+        """Return views of the parts: counts as uint32 and as uint64, then int64[tensors, 21]."""
         narrow, wide, rest = np.split(sums, (self._pairs, self._pairs + self._wide))
         return narrow.view(np.uint32), wide.view(np.uint64), rest.reshape(-1, _NUMBERS)
 
-    def _found(self, i: int, counts: NDArray[Any], rest: list[int]) -> Histogram:
+    def _histogram(self, i: int, counts: NDArray[Any], rest: list[int]) -> Histogram:
         mine = self._parts[i]
         whole = np.zeros(len(mine.buckets), np.uint64)
         by_exponent = np.zeros(len(EXPONENTS), np.uint64)
-        goals = (whole, whole, by_exponent)
-        for goal, (first, after), place in zip(
-            goals, self._spans[i].tolist(), self._places[i].tolist(), strict=True
-        ):
+        goals, spans = (whole, whole, by_exponent), self._spans[i].tolist()
+        for goal, (first, after), place in zip(goals, spans, self._places[i].tolist(), strict=True):
             goal[first:after] = counts[place : place + after - first]
         values: dict[str, Any] = dict(zip(_INTEGERS, rest, strict=False))
         values["exponent_counts"] = by_exponent
@@ -243,7 +236,7 @@ _NO_LOSSES = np.zeros((3, 2), np.uint64)
 
 
 def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each number, the sum of all before it."""
+    """Return, for each element, the sum of those before it."""
     before: NDArray[np.int64] = np.cumsum(sizes).reshape(sizes.shape) - sizes
     return before
 

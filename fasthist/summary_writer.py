@@ -3,7 +3,7 @@
 Guarantees:
 
 - Values are counted before the call returns; the writer keeps no reference to them.
-- What is left is done in a thread of the writer's own: encoding, checksums and files.
+- The rest is done in the writer's own thread: encoding, checksums and files.
 - All values of one call are in one event.
 - NaN and infinities never reach a bucket: they are counted, and written as scalars beside the histogram.
 """
@@ -19,16 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fasthist import compute
-from fasthist.arguments import (
-    as_bins,
-    as_count,
-    as_directory,
-    as_part_of_path,
-    as_step,
-    as_text,
-    as_wall_time,
-)
+from fasthist import arguments, compute
 from fasthist.buckets import tensorflow_buckets
 from fasthist.errors import ArgumentError
 from fasthist.events import messages
@@ -39,7 +30,7 @@ from fasthist.events.writer import QUEUE_BYTES, EventFileWriter, WhenFull
 from fasthist.hist import Histogram
 from fasthist.raw_writer import RawWriter
 from fasthist.series import WrittenStep, parse_statistics
-from fasthist.thinning import Thinning, last_events
+from fasthist.thinning import Thinning
 from fasthist.tree import named_leaves
 
 
@@ -52,32 +43,32 @@ class SummaryWriter(RawWriter):
         A directory, made at once, with an event file in it; or a URL that fsspec knows, such as ``s3://bucket/runs/a``
         (extra ``fasthist[fsspec]``). Default: ``runs/<month><day>_<hour>-<minute>-<second>_<host><comment>``.
     comment : str
-        Ends the default directory's name; of no effect beside `log_dir`.
+        Appended to the default directory's name; no effect beside `log_dir`.
     purge_step : int, optional
-        The run begins anew at this step: both of TensorBoard's loaders forget what earlier files hold from there on.
-        Written at once.
+        Restart the run at this step: both of TensorBoard's loaders forget what earlier files hold from there on. Written
+        at once.
     max_queue : int
-        Events that may be held encoded; one more, and the thread takes all of them to the file.
+        Most events to buffer encoded; with one more, the thread writes all of them to the file.
     flush_secs : float or None
-        Seconds after which the thread takes what is held to the file. None or infinity: never by time.
+        Seconds after which the thread writes buffered events to the file. None or infinity: never by time.
     filename_suffix : str
-        Ends the name of every event file.
+        Appended to the name of every event file.
     logdir : str or os.PathLike, optional
         Another spelling of `log_dir`.
     every : int
-        Write histograms of a tag's first step, then of those at least so many steps further than the last one written.
-        What is left out is not counted either. TensorBoard keeps 100 steps of a tag, and draws 51.
+        Write a tag's histogram at its first step, then at each at least this many steps after the last one written.
+        Skipped steps are not counted either. TensorBoard keeps 100 steps of a tag, and draws 51.
     keep_last : bool
         With `every`, write the last step of each tag too, when the writer is closed. All steps are then counted.
     max_file_bytes : int, optional
-        Begin a new file after so many bytes. Default: never, and after 16 MiB where `log_dir` is a URL.
+        Start a new file after this many bytes. Default: never; 16 MiB if `log_dir` is a URL.
     queue_bytes : int
         Memory for histograms that are not in the file yet.
     when_full : {"wait", "drop_oldest"}
-        What a call does when there is no room: wait for the disk, or drop what is oldest; the number of dropped calls is
+        What a call does when there is no room: wait for the disk, or drop the oldest; the number of dropped calls is
         then written as a scalar ``fasthist/dropped_events``.
     writer : torch or tensorboardX SummaryWriter, or any with ``add_event``, optional
-        Hand all events to it, instead of to a file of our own: for tools that watch these classes, such as W&B's
+        Pass all events to it, instead of to an own file: for tools that watch these classes, such as W&B's
         ``sync_tensorboard`` and ClearML. It stays open.
 
     Raises
@@ -92,9 +83,8 @@ class SummaryWriter(RawWriter):
     Notes
     -----
     Safe to call from several threads and after a fork; a forked or spawned process that uses the writer has a file of its
-    own. `fasthist.events.writer.EventFileWriter` tells what is written when, and that an error in the thread is raised by
-    the next call, and says what is still held. Use one writer for a directory: TensorBoard shows one event of a tag and
-    step.
+    own. `fasthist.events.writer.EventFileWriter` says what is written when, and that the next call raises an error of the
+    thread and says what is still buffered. Use one writer for a directory: TensorBoard shows one event per tag and step.
 
     `log_dir`, `max_queue`, `flush_secs`, `filename_suffix`, `purge_step`, `default_bins`, `file_writer` and `all_writers`
     are attributes as in torch: `purge_step` is None once it is written, and the last two are None from `close` until
@@ -130,11 +120,11 @@ class SummaryWriter(RawWriter):
         if writer is not None and chosen:
             msg = f"log_dir={chosen!r} is given beside writer=, which has its own. Accepted: one of them."
             raise ArgumentError(msg)
-        as_part_of_path("comment", comment, "")
-        purge_from = None if purge_step is None else as_step(purge_step, "purge_step")
+        arguments.as_part_of_path("comment", comment, "")
+        purge_from = None if purge_step is None else arguments.as_step(purge_step, "purge_step")
         thinning = Thinning(every, keep_last=keep_last)
         if writer is not None:
-            foreign = ForeignWriter(writer, functools.partial(last_events, thinning))
+            foreign = ForeignWriter(writer, thinning.last_events)
             super().__init__(foreign.get_logdir(), foreign, thinning)
         else:
             if not chosen:
@@ -148,9 +138,9 @@ class SummaryWriter(RawWriter):
                 queue_bytes=queue_bytes,
                 when_full=when_full,
                 max_file_bytes=max_file_bytes,
-                last_events=functools.partial(last_events, thinning),
+                last_events=thinning.last_events,
             )
-            super().__init__(as_directory(chosen), events, thinning)
+            super().__init__(arguments.as_directory(chosen), events, thinning)
         self.max_queue, self.flush_secs = max_queue, flush_secs
         self.filename_suffix = filename_suffix
         self.purge_step = None  # as in torch, once it is written
@@ -197,7 +187,7 @@ class SummaryWriter(RawWriter):
             int64. None writes 0; TensorBoard shows one histogram for each step.
         bins : "auto", "tensorflow", int, float64[k + 1], Buckets or a rule of numpy
             `buckets` of `fasthist.histogram`. "auto" is ours; numpy's other names, such as "fd", mean what they mean there.
-            Edges may be equal, which makes them one, and the outermost may be infinite.
+            Equal edges become one, and the outermost may be infinite.
         walltime : float, optional
             Seconds since 1970, UTC. Default: now.
         max_bins : int, optional
@@ -213,26 +203,28 @@ class SummaryWriter(RawWriter):
         Raises
         ------
         ArrayError, DeviceError
-            `values` is no dense array of real numbers that can be read.
+            `values` must be a dense array of real numbers, in memory that fasthist can read.
         BucketsError
             `bins` is none of the above.
         ArgumentError
             `tag`, `global_step`, `walltime`, `max_bins`, `stats`, `display_name` or `description` cannot be written, or
             `bins` is given for a finished histogram.
         WriteError
-            The file cannot be written; the event is held.
+            The file cannot be written; the event is kept for the next attempt.
 
         Notes
         -----
-        Where there is no finite value no histogram is written. Scalars ``<tag>/nan_count``,
-        ``<tag>/posinf_count`` and ``<tag>/neginf_count`` go with it, those that are not 0.
+        Without finite values no histogram is written. Scalars ``<tag>/nan_count``, ``<tag>/posinf_count`` and
+        ``<tag>/neginf_count`` go with it, if they are not 0.
         """
         tag = messages.check_tag(tag)
         statistics = parse_statistics(stats)
-        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        wall_time, step = arguments.as_wall_time(walltime), arguments.as_step(global_step)
         if max_bins is not None:
-            max_bins = as_count("max_bins", max_bins, 1, "leave it out to write all buckets")
-        shown = as_text("display_name", display_name), as_text("description", description)
+            hint = "leave it out to write all buckets"
+            max_bins = arguments.as_count("max_bins", max_bins, 1, hint)
+        name = arguments.as_text("display_name", display_name)
+        text = arguments.as_text("description", description)
         if isinstance(values, Histogram) and not (isinstance(bins, str) and bins == "auto"):
             msg = (
                 f"histogram {tag!r}: bins={bins!r} is given for a Histogram, which has its buckets. "
@@ -243,10 +235,9 @@ class SummaryWriter(RawWriter):
         if not due and not self._thinning.keeps_last:
             return
         if not isinstance(values, Histogram):
-            values = compute.histogram(values, buckets=as_bins(bins), name=tag)
-        written = WrittenStep(
-            {tag: values}, statistics, max_bins, wall_time, step, self._ranges, *shown
-        )
+            values = compute.histogram(values, buckets=arguments.as_bins(bins), name=tag)
+        step_of = (statistics, max_bins, wall_time, step, self._ranges)
+        written = WrittenStep({tag: values}, *step_of, name, text)
         if due:
             self._add_histograms(written)
         else:
@@ -265,7 +256,7 @@ class SummaryWriter(RawWriter):
         Parameters
         ----------
         tree : mapping, sequence, dataclass or model, nested
-            Of arrays or finished histograms; tags as in `fasthist.histograms`.
+            Arrays or finished histograms; tags as in `fasthist.histograms`.
         global_step, walltime, stats
             As in `add_histogram`.
 
@@ -274,9 +265,9 @@ class SummaryWriter(RawWriter):
         ArrayError, DeviceError
             A leaf cannot be read; nothing is written.
         ArgumentError
-            Two leaves have one tag, or a tag, `global_step`, `walltime` or `stats` cannot be written.
+            Two leaves have the same tag, or a tag, `global_step`, `walltime` or `stats` cannot be written.
         WriteError
-            The file cannot be written; the event is held.
+            The file cannot be written; the event is kept for the next attempt.
 
         Examples
         --------
@@ -284,38 +275,34 @@ class SummaryWriter(RawWriter):
         ...     writer.add_histograms({"fc": {"weight": [[1.0, 2.0]], "bias": [0.5]}}, global_step=1)
         """
         statistics = parse_statistics(stats)
-        wall_time, step = as_wall_time(walltime), as_step(global_step)
+        wall_time, step = arguments.as_wall_time(walltime), arguments.as_step(global_step)
         late: set[str] = set()
         if self._thinning.every > 1:
             tree = named_leaves(tree)
             late = {tag for tag in tree if not self._thinning.is_due(tag, step)}
             if not self._thinning.keeps_last:
                 tree = {tag: leaf for tag, leaf in tree.items() if tag not in late}
-        found = compute.histograms(tree)
-        for tag in found.keys() - self._tags:
+        counted = compute.histograms(tree)
+        for tag in counted.keys() - self._tags:
             messages.check_tag(tag)
-        self._tags |= found.keys()
-        for tag in late & found.keys():
-            one = {tag: found.pop(tag)}
-            self._thinning.skip(
-                tag, WrittenStep(one, statistics, None, wall_time, step, self._ranges)
-            )
-        if found:
-            self._add_histograms(
-                WrittenStep(found, statistics, None, wall_time, step, self._ranges)
-            )
+        self._tags |= counted.keys()
+        step_of = (statistics, None, wall_time, step, self._ranges)
+        for tag in late & counted.keys():
+            self._thinning.skip(tag, WrittenStep({tag: counted.pop(tag)}, *step_of))
+        if counted:
+            self._add_histograms(WrittenStep(counted, *step_of))
 
     def estimate_size(
         self, tree: Any, steps: int, *, stats: bool | Iterable[str | float] = False
     ) -> int:
-        """Say how many bytes it takes to log a tree at so many steps, counting it once and writing nothing.
+        """Return how many bytes it takes to log a tree at so many steps; counts it once and writes nothing.
 
         Parameters
         ----------
         tree, stats
             As in `add_histograms`.
         steps : int
-            Steps from the first to the last, of which `every` is taken account of.
+            Number of steps, first to last; `every` is taken into account.
 
         Returns
         -------
@@ -328,10 +315,8 @@ class SummaryWriter(RawWriter):
         >>> writer.estimate_size({"weight": [0.1, 0.2]}, steps=100_000) < 1_000_000
         True
         """
-        found = compute.histograms(tree)
-        event = WrittenStep(
-            found, parse_statistics(stats), None, time.time(), max(steps - 1, 0), {}
-        ).encode()
+        now, last, statistics = time.time(), max(steps - 1, 0), parse_statistics(stats)
+        event = WrittenStep(compute.histograms(tree), statistics, None, now, last, {}).encode()
         return (len(event) + OVERHEAD) * -(-steps // self._thinning.every)
 
     def _add_histograms(self, written: WrittenStep) -> None:

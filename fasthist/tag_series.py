@@ -1,4 +1,4 @@
-"""`Series`: the histograms of one tag in a run, read when they are asked for, and their numbers as columns."""
+"""`Series`: the histograms of one tag in a run, read on demand, and their numbers as columns."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from fasthist.plots import figures
 
 Column = NDArray[np.float64]
 
-# Histograms that are restored together: numpy takes a third of the time for 64 that it takes for each alone.
+
+class _Column:
+    """A column of a series' table: a property with its name in the table and its docstring."""
+
+    def __init__(self, name: str, doc: str) -> None:
+        self._name = name
+        self.__doc__ = doc
+
+    def __get__(self, series: Series | None, owner: type[Series]) -> Any:
+        return self if series is None else series._table[self._name]
+
+
 _BATCH = 64
+"""Histograms restored together: numpy takes a third of the time for 64 together that it takes one by one."""
 
 
 class Series(Sequence[Histogram]):
     """The histograms of one tag, by step.
 
     Each is read from the file when it is asked for, and not kept. The columns (`steps`, `num`, `mean` and so on) are
-    there without reading anything. `History.refresh` puts what is new into it.
-
-    Parameters
-    ----------
-    index : RunIndex
-    tag : str
+    there without reading anything, NaN where the file does not tell. `History.refresh` adds what is new. A step that was
+    written several times appears once, as it was written last.
 
     Attributes
     ----------
     tag : str
-
-    Notes
-    -----
-    A step that was written several times is there once, as it was written last.
     """
 
     def __init__(self, index: RunIndex, tag: str) -> None:
@@ -45,7 +49,7 @@ class Series(Sequence[Histogram]):
         self._index = index
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what to pickle: without the other tags of the run."""
+        # Without the other tags of the run.
         return {"tag": self.tag, "_index": self._index.only((self.tag,))}
 
     @property
@@ -80,7 +84,7 @@ class Series(Sequence[Histogram]):
         Raises
         ------
         ArgumentError
-            There is none; the text names the nearest step that has one.
+            It is missing; the text names the nearest step.
         EventFileError, OSError
             The file has changed, or cannot be read.
         """
@@ -98,68 +102,23 @@ class Series(Sequence[Histogram]):
         )
         raise ArgumentError(msg)
 
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """int64[n], increasing."""
-        return self._column("step")
-
-    @property
-    def wall_times(self) -> Column:
-        """Seconds since 1970, UTC, float64[n]."""
-        return self._column("wall_time")
-
-    @property
-    def num(self) -> Column:
-        """Finite values, float64[n]."""
-        return self._column("num")
-
-    @property
-    def min(self) -> Column:
-        """Smallest finite value, float64[n]; NaN where the file does not tell, as in all that follow."""
-        return self._column("min")
-
-    @property
-    def max(self) -> Column:
-        """Largest finite value, float64[n]."""
-        return self._column("max")
-
-    @property
-    def sum(self) -> Column:
-        """Sum of the finite values, float64[n]."""
-        return self._column("sum")
-
-    @property
-    def sum_squares(self) -> Column:
-        """Sum of their squares, float64[n]."""
-        return self._column("sum_squares")
-
-    @property
-    def zero_count(self) -> Column:
-        """Values equal to zero, float64[n], from the scalar ``<tag>/zero_fraction`` that ``stats=`` writes.
-
-        Within ``2**-24`` of the true one, for that is a float32; it is not in the histograms themselves.
-        """
-        return self._column("zero_count")
-
-    @property
-    def nan_count(self) -> Column:
-        """NaN, float64[n]."""
-        return self._column("nan_count")
-
-    @property
-    def posinf_count(self) -> Column:
-        """Values of +infinity, float64[n]."""
-        return self._column("posinf_count")
-
-    @property
-    def neginf_count(self) -> Column:
-        """Values of -infinity, float64[n]."""
-        return self._column("neginf_count")
-
-    @property
-    def uncounted(self) -> Column:
-        """Values that none of the other columns counts, float64[n]: see `Histogram.uncounted`."""
-        return self._column("uncounted")
+    steps = _Column("step", "int64[n], increasing.")
+    wall_times = _Column("wall_time", "Seconds since 1970, UTC, float64[n].")
+    num = _Column("num", "Number of finite values, float64[n].")
+    min = _Column("min", "Smallest finite value, float64[n].")
+    max = _Column("max", "Largest finite value, float64[n].")
+    sum = _Column("sum", "Sum of the finite values, float64[n].")
+    sum_squares = _Column("sum_squares", "Sum of their squares, float64[n].")
+    zero_count = _Column(
+        "zero_count",
+        "Values equal to zero, float64[n], from the float32 scalar ``<tag>/zero_fraction`` that ``stats=`` writes: "
+        "within ``2**-24`` of the true share. The histograms themselves do not hold it.",
+    )
+    nan_count = _Column("nan_count", "NaN, float64[n].")
+    posinf_count = _Column("posinf_count", "Values of +infinity, float64[n].")
+    neginf_count = _Column("neginf_count", "Values of -infinity, float64[n].")
+    uncounted = _Column("uncounted", "Values counted in no other column, float64[n].")
+    _squared_deviations = _Column("squared_deviations", "As in `Histogram`, float64[n].")
 
     @property
     def mean(self) -> Column:
@@ -168,12 +127,12 @@ class Series(Sequence[Histogram]):
 
     @property
     def std(self) -> Column:
-        """Population standard deviation, float64[n]: the formula and the error are those of `Histogram.std`."""
+        """Population standard deviation, float64[n]: formula and error are those of `Histogram.std`."""
         with np.errstate(invalid="ignore", over="ignore"):
             square = _divided(self.sum_squares, self.num)
             std = np.sqrt(np.maximum(0.0, square - self.mean**2))
             std[np.isposinf(square)] = np.inf
-            known = np.sqrt(_divided(self._column("squared_deviations"), self.num))
+            known = np.sqrt(_divided(self._squared_deviations, self.num))
         std = np.where(np.isnan(known), std, known)
         std[self.min == self.max] = 0.0
         return std
@@ -185,7 +144,7 @@ class Series(Sequence[Histogram]):
         return norm
 
     def quantiles(self, qs: ArrayLike) -> Column:
-        """Values below which given shares of the finite values lie, at every step.
+        """Return the values below which given shares of the finite values lie, at every step.
 
         Parameters
         ----------
@@ -195,12 +154,12 @@ class Series(Sequence[Histogram]):
         Returns
         -------
         float64[n, k]
-            As `Histogram.quantile` finds them; NaN where there is no finite value. Every histogram is read.
+            As `Histogram.quantile` returns them; NaN where there is no finite value. Reads every histogram.
 
         Raises
         ------
         ArgumentError
-            One of `qs` is not within 0 and 1.
+            One of `qs` is not between 0 and 1.
         EventFileError, OSError
             A file has changed, or cannot be read.
         """
@@ -209,7 +168,7 @@ class Series(Sequence[Histogram]):
         return values.reshape(len(self), len(shares))
 
     def forms(self, places: NDArray[np.int64]) -> list[Form]:
-        """Read histograms as they stand in the file, at places in `steps`: see `fasthist.events.restoring.join`."""
+        """Read histograms as the file stores them, at places in `steps`: see `fasthist.events.restoring.join`."""
         return self._index.forms(self._table[places])
 
     def plot(
@@ -224,9 +183,9 @@ class Series(Sequence[Histogram]):
         ax : matplotlib.axes.Axes, optional
             Where to draw. Default: pyplot's current axes, which ``plt.show()`` and notebooks show.
         dark : bool
-            Draw into a new figure of pyplot's, on dark ground.
+            Draw into a new pyplot figure with a dark background.
         scale : {"auto", "linear", "log"}
-            Of the values; "log" is linear around zero. "auto" takes it where a linear axis would hide most of them.
+            Scale of the values; "log" is linear around zero. "auto" picks it where a linear axis would hide most of them.
 
         Returns
         -------
@@ -235,17 +194,13 @@ class Series(Sequence[Histogram]):
         Raises
         ------
         ArgumentError
-            Another kind or scale.
+            The kind or scale is unknown.
         EventFileError, OSError
             A file has changed, or cannot be read.
         MissingPackageError
             matplotlib is not installed: the extra fasthist[plot].
         """
         return figures.plot_series(self, kind, ax, dark=dark, scale=scale)
-
-    def _column(self, name: str) -> NDArray[Any]:
-        column: NDArray[Any] = self._table[name]
-        return column
 
 
 _NOTHING = np.empty(0, dtype=ENTRY)

@@ -1,4 +1,4 @@
-"""What keeps event files small: TensorBoard keeps 100 steps of a tag and draws 51, whatever is on the disk."""
+"""Keep event files small: TensorBoard keeps 100 steps of a tag and draws 51, whatever is on the disk."""
 
 from __future__ import annotations
 
@@ -14,20 +14,10 @@ _LARGE = 1 << 30
 
 
 class Thinning:
-    """Decide for each tag which of its steps are written.
+    """Decide which steps of each tag are written.
 
-    Parameters
-    ----------
-    every : int
-        The first step of a tag is written, then each that is at least so many further than the last one written. A step
-        that lies before that one begins anew, as a restarted run does.
-    keep_last : bool
-        Whether the last step is to be written in the end too.
-
-    Raises
-    ------
-    ArgumentError
-        `every` is not a whole number of at least 1.
+    A tag's first step is written, then each that is at least `every` further than the last one written. A step before
+    that one starts over, as a restarted run does. `keep_last` says whether the last step is written in the end too.
     """
 
     def __init__(self, every: int, *, keep_last: bool) -> None:
@@ -38,55 +28,47 @@ class Thinning:
         self._process = os.getpid()
 
     def is_due(self, tag: str, step: int) -> bool:
-        """Say whether a step is to be written."""
+        """Return whether a step is to be written."""
         before = self._written.get(tag)
         return before is None or not before < step < before + self.every
 
     def wrote(self, tags: Iterable[str], step: int) -> None:
-        """Take a step as written: it was counted and handed over."""
+        """Record a step as written: it was counted and handed over."""
         if self.every > 1:
             for tag in tags:
                 self._written[tag] = step
                 self._skipped.pop(tag, None)
 
     def skip(self, tag: str, what: WrittenStep) -> None:
-        """Keep what was not written of a tag, until something later comes."""
+        """Keep a tag's latest step that was not written, until a later one comes."""
         self._of_this_process()[tag] = what
 
-    def take_skipped(self) -> list[WrittenStep]:
-        """Give what was skipped last of each tag, and forget it."""
+    def last_events(self) -> list[Entry]:
+        """Return what was skipped last of each tag, the events that end a run, and forget it."""
         skipped = self._of_this_process()
         self._skipped = {}
-        return list(skipped.values())
+        return [Entry(step.encode, step.step, tags=step.histograms) for step in skipped.values()]
 
     def _of_this_process(self) -> dict[str, WrittenStep]:
-        # What a forked or spawned process finds here is its parent's, who writes it.
+        # In a forked or spawned process these are its parent's, which writes them.
         if self._process != os.getpid():
             self._process, self._skipped = os.getpid(), {}
         return self._skipped
 
 
-def last_events(thinning: Thinning) -> list[Entry]:
-    """Return what was skipped last of each tag: the events that end a run."""
-    return [
-        Entry(written.encode, written.step, tags=written.histograms)
-        for written in thinning.take_skipped()
-    ]
-
-
 class SizeWarning:
-    """Warns when a run has become so large that TensorBoard is slow to read it, and each time that it has doubled."""
+    """Warn when a run has become so large that TensorBoard is slow to read it, and each time that it doubles."""
 
     def __init__(self) -> None:
         self._at = _LARGE
 
     def check(self, nbytes: int, log_dir: str) -> None:
-        """Look at the size that a run has now."""
+        """Check a run's current size."""
         if nbytes < self._at:
             return
         self._at = 2 * nbytes
         text = (
-            f"{log_dir}: {nbytes / 1e9:.1f} GB of events are written by now, and TensorBoard reads all of them. "
+            f"{log_dir}: {nbytes / 1e9:.1f} GB of events have been written, and TensorBoard reads all of them. "
             "Hint: SummaryWriter(every=...) writes fewer steps, add_histogram(max_bins=...) fewer buckets."
         )
         warnings.warn(text, stacklevel=4)

@@ -312,11 +312,11 @@ BROKEN_SAFETENSORS = {
     ),
     "no dtype": (({"w": {"shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "does not tell type"),
     "no row": (({"w": 3}, bytes(8)), "does not tell type, shape and place of tensor 'w'"),
-    "no object": (([1], b""), "header is no JSON object"),
-    "broken JSON": ((b'{"w": ', b""), "header is no valid JSON"),
-    "not UTF-8": ((b'{"\xff": 1}', b""), "header is no valid JSON"),
-    "deep JSON": ((b"[" * 100_000, b""), "header is no valid JSON"),
-    "twice": ((b'{"w": 1, "w": 2}', b""), "no valid JSON .a name stands in it twice"),
+    "no object": (([1], b""), "header is not a JSON object"),
+    "broken JSON": ((b'{"w": ', b""), "header is not valid JSON"),
+    "not UTF-8": ((b'{"\xff": 1}', b""), "header is not valid JSON"),
+    "deep JSON": ((b"[" * 100_000, b""), "header is not valid JSON"),
+    "twice": ((b'{"w": 1, "w": 2}', b""), "not valid JSON .a name occurs in it twice"),
 }
 
 
@@ -351,11 +351,11 @@ BROKEN_INDEX = {
         r"the shard gone\.npz that it names is missing\. Put",
     ),
     "missing tensor": ({"weight_map": {"v": "here.npz"}}, r"'v' is not in the shard here\.npz"),
-    "outside": ({"weight_map": {"w": "../here.npz"}}, "which is no checkpoint file beside it"),
-    "absolute": ({"weight_map": {"w": "/here.npz"}}, "which is no checkpoint file beside it"),
-    "itself": ({"weight_map": {"w": "m.index.json"}}, "which is no checkpoint file beside it"),
-    "unknown": ({"weight_map": {"w": "here.h5"}}, "which is no checkpoint file beside it"),
-    "null": ({"weight_map": {"w": "he\0re.npz"}}, "which is no checkpoint file beside it"),
+    "outside": ({"weight_map": {"w": "../here.npz"}}, "which is not a checkpoint file beside it"),
+    "absolute": ({"weight_map": {"w": "/here.npz"}}, "which is not a checkpoint file beside it"),
+    "itself": ({"weight_map": {"w": "m.index.json"}}, "which is not a checkpoint file beside it"),
+    "unknown": ({"weight_map": {"w": "here.h5"}}, "which is not a checkpoint file beside it"),
+    "null": ({"weight_map": {"w": "he\0re.npz"}}, "which is not a checkpoint file beside it"),
 }
 
 
@@ -374,9 +374,9 @@ def npy_bytes(text: str, data: bytes = b"", version: bytes = b"\1\0") -> bytes:
 
 
 BROKEN_NPY = {
-    "empty": (b"", "does not begin like an npy file"),
-    "version": (npy_bytes("", version=b"\7\0"), "does not begin like an npy file"),
-    "magic": (b"\x92NUMPY\1\0\0\0", "does not begin like an npy file"),
+    "empty": (b"", "does not start like an npy file"),
+    "version": (npy_bytes("", version=b"\7\0"), "does not start like an npy file"),
+    "magic": (b"\x92NUMPY\1\0\0\0", "does not start like an npy file"),
     "header cut off": (
         npy_bytes("{'descr': '<f4', 'shape': (3,)}")[:-1],
         "npy header cannot be read",
@@ -389,7 +389,7 @@ BROKEN_NPY = {
         npy_bytes("{'descr': '<f4', 'shape': (3,)}", bytes(11)),
         "12 bytes of values, and 11 follow",
     ),
-    "negative shape": (npy_bytes("{'descr': '<f4', 'shape': (-3,)}"), "its shape is none"),
+    "negative shape": (npy_bytes("{'descr': '<f4', 'shape': (-3,)}"), "its shape is not one"),
     "no shape": (npy_bytes("{'descr': '<f4'}"), "npy header cannot be read"),
     "no dict": (npy_bytes("[1]"), "npy header cannot be read"),
     "code": (npy_bytes("__import__('os')"), "npy header cannot be read"),
@@ -423,9 +423,9 @@ def a_npy(array: np.ndarray) -> bytes:
 
 
 BROKEN_NPZ = {
-    "no zip": (b"hello", "no readable zip archive"),
-    "cut off": (npz_bytes(a=a_npy(np.ones(9)))[:-30], "no readable zip archive"),
-    "no npy": (npz_bytes(a=b"hello"), "member 'a.npy': it does not begin like an npy file"),
+    "no zip": (b"hello", "not a readable zip archive"),
+    "cut off": (npz_bytes(a=a_npy(np.ones(9)))[:-30], "not a readable zip archive"),
+    "no npy": (npz_bytes(a=b"hello"), "member 'a.npy': it does not start like an npy file"),
     "short": (
         npz_bytes(a=a_npy(np.ones(9))[:-1]),
         "header announces 200 bytes in all, and it has 199",
@@ -538,7 +538,7 @@ def test_missing_files_directories_and_unknown_endings(tmp_path):
         open_checkpoint(tmp_path / "gone.npz")
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(
-        CheckpointError, match=r"folder\.npz: is a directory\. Accepted are files ending in"
+        CheckpointError, match=r"folder\.npz: is a directory\. Accepted: files ending in"
     ):
         open_checkpoint(tmp_path / "folder.npz")
     (tmp_path / "model.h5").touch()

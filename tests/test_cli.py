@@ -128,7 +128,7 @@ def test_the_step_option_goes_before_the_name(tmp_path):
 
 def test_a_name_without_a_step_is_step_0_and_says_so(tmp_path):
     result = run("log", save(tmp_path / "model.npz"), "--log-dir", tmp_path / "runs")
-    assert "at step 0 (0 where the name of a file tells none)\n" in result.stdout
+    assert "at step 0 (0 where a file's name has none)\n" in result.stdout
     assert {step for _, step in read_histograms(tmp_path / "runs")} == {0}
 
 

@@ -34,7 +34,7 @@ def test_the_default_counts_tensorflows_buckets():
 
 @pytest.mark.parametrize("buckets", [0, "auto?", [1.0, 0.0], 2.5])
 def test_wrong_buckets_are_refused_before_the_array_is_looked_at(buckets):
-    with pytest.raises(BucketsError, match="Accepted: "):
+    with pytest.raises(BucketsError, match=r"Accepted: |must be between"):
         histogram(None, buckets=buckets)
 
 
@@ -57,9 +57,7 @@ def test_without_a_gpu_what_is_missing_is_named(device):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, "2", [1]])
 def test_a_number_of_threads_that_is_none_is_refused(threads):
-    with pytest.raises(
-        ArgumentError, match=r"threads=.* is no number of threads. Accepted: a whole"
-    ):
+    with pytest.raises(ArgumentError, match=r"threads=.* must be a whole number >= 1, or None"):
         histogram([1.0], threads=threads)
 
 
@@ -103,7 +101,7 @@ def test_an_empty_variable_is_none(value, monkeypatch):
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "1e3", "²"])
 def test_a_variable_that_is_no_number_of_threads_is_refused(value, monkeypatch):
     monkeypatch.setenv("FASTHIST_NUM_THREADS", value)
-    text = f"FASTHIST_NUM_THREADS='{value}' is no number of threads. Accepted: a whole number >= 1"
+    text = f"FASTHIST_NUM_THREADS='{value}' must be a whole number >= 1, or unset"
     with pytest.raises(ArgumentError, match=text):
         histogram([1.0])
     assert histogram([1.0], threads=1).num == 1, "the argument comes first"

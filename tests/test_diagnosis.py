@@ -506,7 +506,7 @@ def test_a_kind_can_be_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("kinds", "text"),
-    [({"x": "grad"}, "kind 'grad' of 'x' is not known"), ({"(": "weight"}, "no regular expression")],
+    [({"x": "grad"}, "kind 'grad' of 'x' is not known"), ({"(": "weight"}, "must be a regular expression")],
 )  # fmt: skip
 def test_a_kind_that_is_none(diagnosed, kinds, text):
     with pytest.raises(ArgumentError, match=text):

@@ -159,10 +159,13 @@ TOLD = {
     "call": ["rank 1 has call reduce(dst=1), rank 0 all_reduce()"],
     "dst": ["rank 1 has call reduce(dst=1), rank 0 reduce(dst=0)"],
     "not counted": ["Rank 1: layer2: dtype complex128 cannot be counted"],
-    "no dict": ["Rank 1: histograms=list is no dict"],
-    "no histogram": ["Rank 1: 'layer0' is int, no Histogram"],
-    "all fail": ["Rank 0: histograms=list is no dict", "Rank 1: histograms=list is no dict"],
-    "no such rank": ["Rank 0: dst=99 is no rank of the group"],
+    "no dict": ["Rank 1: histograms=list must be a dict"],
+    "no histogram": ["Rank 1: 'layer0' must be a Histogram, not int"],
+    "all fail": [
+        "Rank 0: histograms=list must be a dict",
+        "Rank 1: histograms=list must be a dict",
+    ],
+    "no such rank": ["Rank 0: dst=99 must be a rank of the group"],
 }
 
 
@@ -248,7 +251,7 @@ def test_flat_parameters_are_counted_without_their_padding(training):
     for one in of(training, "fsdp1_flat"):
         assert one["wrong"] == []
         assert "Accepted: FULL_SHARD or SHARD_GRAD_OP, with use_orig_params=True" in one["told"]
-        assert "whose shards are together just now" in one["together"]
+        assert "whose shards are gathered at the moment" in one["together"]
 
 
 def test_what_watch_refuses(training):

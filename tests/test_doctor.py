@@ -116,8 +116,8 @@ def test_kinds_are_said(tmp_path):
     [
         (["--kind", "gradient"], "--kind='gradient' is not known. Accepted: REGEX=KIND"),
         (["--kind", "a=grads"], "kind 'grads' of 'a' is not known. Accepted: weight, gradient"),
-        (["--kind", "(=weight"], "'(' is no regular expression"),
-        (["--tag", "("], "--tag='(' is no regular expression"),
+        (["--kind", "(=weight"], "'(' must be a regular expression"),
+        (["--tag", "("], "--tag='(' must be a regular expression"),
         (["--tag", "zzz"], "--tag='zzz' is found in none of 2 tags"),
     ],
 )

@@ -326,7 +326,7 @@ NOT_ARRAYS = {
         "dtype object cannot be .*complex.*must be a real",
     ),
     "text": (lambda: "abc", "dtype <U3 cannot be counted .*convert the text to numbers"),
-    "bytes": (lambda: b"12", "bytes is no array of numbers.*numpy.frombuffer"),
+    "bytes": (lambda: b"12", "bytes is not an array of numbers.*numpy.frombuffer"),
     "list of text": (
         lambda: ["a", "b"],
         "dtype <U1 cannot be counted.*convert the text to numbers",
@@ -337,7 +337,7 @@ NOT_ARRAYS = {
         r"StringDType\(\) cannot be counted.*convert the text",
     ),
     "objects": (lambda: [object()], "dtype object cannot be counted.*each element must be a real"),
-    "an object": (object, "object is no array of numbers.*pass an array, or"),
+    "an object": (object, "object is not an array of numbers.*pass an array, or"),
     "beyond float64": (lambda: [10**400], "cannot be counted .*too large.*that float64 can hold"),
     "ragged": (lambda: [[1.0], [1.0, 2.0]], "list gives no array .*inhomogeneous.*unequal length"),
     "times": (lambda: np.zeros(2, "M8[s]"), r'dtype datetime64\[s\] .*view the times as "int64"'),
@@ -351,11 +351,20 @@ NOT_ARRAYS = {
         "dtype .*'a'.* cannot be .*count each field",
     ),
     "void": (lambda: np.zeros(2, "V4"), r"dtype \|V4 cannot be counted"),
-    "none": (lambda: None, "NoneType is no array of numbers.*leave out"),
-    "mapping": (lambda: {"w": [1.0]}, r"dict is no array of numbers.*histograms\(\) counts each"),
-    "set": (lambda: {1.0}, r"set is no array of numbers.*pass list\(...\)"),
-    "generator": (lambda: (x for x in [1.0]), r"generator is no .*pass list\(...\)"),
-    "values of a dict": ({"w": 1.0}.values, r"dict_values is no .*pass list\(...\)"),
+    "none": (lambda: None, "NoneType is not an array of numbers.*leave out"),
+    "mapping": (
+        lambda: {"w": [1.0]},
+        r"dict is not an array of numbers.*histograms\(\) counts each",
+    ),
+    "set": (lambda: {1.0}, r"set is not an array of numbers.*pass list\(...\)"),
+    "generator": (
+        lambda: (x for x in [1.0]),
+        r"generator is not an array of numbers.*pass list\(...\)",
+    ),
+    "values of a dict": (
+        {"w": 1.0}.values,
+        r"dict_values is not an array of numbers.*pass list\(...\)",
+    ),
     "sparse": (fake_sparse, "Coo is sparse.*count its stored values"),
     "bits of no format": (
         lambda: intake.Bits(np.zeros(2, np.uint8), "float9"),
@@ -363,11 +372,11 @@ NOT_ARRAYS = {
     ),
     "bits of another width": (
         lambda: intake.Bits(np.zeros(2, np.uint8), "bfloat16"),
-        "patterns of bfloat16 come as uint16, these are uint8.*view them as such",
+        "patterns of bfloat16 must be uint16, not uint8.*view them as such",
     ),
     "bits that are signed": (
         lambda: intake.Bits(np.zeros(2, np.int16), "bfloat16"),
-        "come as uint16, these are int16",
+        "must be uint16, not int16",
     ),
     "DLPack of no number": (
         lambda: OnlyDLPack(np.zeros(2, "M8[s]"), (1, 0)),
@@ -562,7 +571,7 @@ NOT_TENSORS = {
     ),
     "quantised": (
         lambda torch: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
-        r"a quantised torch tensor \(qint8\) is no plain array.*count .int_repr",
+        r"a quantised torch tensor \(qint8\) is not a plain array.*count .int_repr",
     ),
     "nested": (
         lambda torch: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),

@@ -357,7 +357,7 @@ def test_only_arrays_of_floats_are_named(jax, adapter):
     assert list(adapter.named(weights=tree, more=[tree], include="w$", exclude="^w")) == [
         "more/0/w"
     ]
-    with pytest.raises(ArgumentError, match="no regular expression"):
+    with pytest.raises(ArgumentError, match="must be a regular expression"):
         adapter.named("(", weights=tree)
 
 
@@ -558,7 +558,7 @@ def test_processes_add_up(need):
             "the ranks do not agree: rank 1 lacks 'layer1', which rank 0 has. Accepted: the same tags",
             "the ranks do not agree: rank 1 has 'layer1', which rank 0 lacks. Accepted",
             "the ranks do not agree: rank 1 has step 1, rank 0 0. Accepted",
-            "nothing was added up, since not every rank has histograms. Rank 1: histograms=list is no dict.",
+            "nothing was added up, since not every rank has histograms. Rank 1: histograms=list must be a dict.",
         ),
         strict=True,
     ):

@@ -22,7 +22,6 @@ ORDER = (
     "outline",
     "display",
     "quantiles",
-    "merging",
     "conversions",
     "hist",
     "pending",

@@ -430,7 +430,7 @@ def test_one_run_after_the_other_is_refused(tmp_path, names, pause, refused):
     result = run(tmp_path / "runs", "--out", tmp_path / "out")
     if refused:
         line = one_line(result)
-        assert f"{names[0]} ended before {names[1]} began, so they are taken for two runs" in line
+        assert f"{names[0]} ended before {names[1]} began, so they look like two runs" in line
         assert "fasthist compare" in line
         assert not (tmp_path / "out").exists()
     else:
@@ -455,7 +455,7 @@ def test_runs_of_different_models_are_refused(tmp_path):
     at_times(tmp_path / "runs" / "cnn", 1e9, ("conv1", "conv2", "fc"))
     at_times(tmp_path / "runs" / "mlp", 1e9, ("fc1", "fc2", "fc"))
     line = one_line(run(tmp_path / "runs", "--out", tmp_path / "out"))
-    assert "most tags of cnn and mlp are not in both, so they are taken for two runs" in line
+    assert "most tags of cnn and mlp are not in both, so they look like two runs" in line
     result = run(tmp_path / "runs", "--out", tmp_path / "out", "--allow-missing")
     assert result.exit_code == 0, result.output
 

@@ -406,7 +406,7 @@ def test_the_layout():
     [
         ({"kind": "pie"}, "kind 'pie' is no picture"),
         ({"kind": "ridge", "step": 3}, "step=3 has no meaning for kind 'ridge'"),
-        ({"kind": "ridge", "tag": "("}, r"tag '\(' is no regular expression"),
+        ({"kind": "ridge", "tag": "("}, r"tag '\(' must be a regular expression"),
         ({"kind": "ridge", "tag": "zz"}, "no tag contains 'zz'. Accepted: .* one of w"),
         ({"kind": "overlay", "step": 3}, "no histogram has step 3. Accepted: 0 to 0"),
     ],
@@ -564,7 +564,7 @@ def test_the_kind_follows_what_is_given(log_dir, need, tmp_path):
         (["{runs}", "-o", "{tmp}/a.gif"], "a.gif: its ending tells no format"),
         (["{runs}", "-o", "{tmp}/x/a.png"], "there is no directory"),
         (["{runs}", "-o", "{tmp}/a.png", "--tag", "zz"], "no tag contains 'zz'"),
-        (["{runs}", "-o", "{tmp}/a.png", "--tag", "["], "is no regular expression"),
+        (["{runs}", "-o", "{tmp}/a.png", "--tag", "["], "must be a regular expression"),
         (["{runs}", "-o", "{tmp}/a.png", "--step", "9"], "the nearest is 3"),
         (["{runs}", "{runs}", "-o", "{tmp}/a.png"], "is named twice"),
         (["{runs}", "-o", "{tmp}/a.png", "--step", "1", "--kind", "ridge"], "has no meaning"),

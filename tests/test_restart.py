@@ -126,7 +126,7 @@ def test_the_files_of_the_first_life_are_not_touched(tmp_path):
 
 
 def test_what_cannot_be_begun_is_told_at_once(tmp_path):
-    with pytest.raises(ArgumentError, match="purge_step='x' is no step"):
+    with pytest.raises(ArgumentError, match="purge_step='x' must be an integer"):
         SummaryWriter(tmp_path, purge_step="x")
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(WriteError, match="no event file can be made here"):

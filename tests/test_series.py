@@ -83,7 +83,7 @@ def test_nothing_of_no_value_and_nothing_of_no_number(tmp_path):
 def test_what_is_no_statistic(tmp_path, stats):
     with pytest.raises(
         ArgumentError,
-        match=r"stats: .* is no statistic. Accepted: True, False, or a list of 'mean'",
+        match=r"stats: .* is not known. Accepted: True, False, or a list of 'mean'",
     ):
         parse_statistics(stats)
     with SummaryWriter(tmp_path) as writer:
@@ -91,7 +91,7 @@ def test_what_is_no_statistic(tmp_path, stats):
             writer.add_histogram,
             lambda tag, values, **options: writer.add_histograms({tag: values}, **options),
         ):
-            with pytest.raises(ArgumentError, match="is no statistic"):
+            with pytest.raises(ArgumentError, match="is not known"):
                 add("w", VALUES, stats=stats)
     assert all_events(tmp_path) == []
 

@@ -117,7 +117,7 @@ def test_tags_and_order(log_dir):
     assert "--tag='x' is found in none of 3 tags. There are: fc/weight; fc/bias; relu." in one_line(
         run("show", log_dir, "--tag", "x")
     )
-    assert "--tag='(' is no regular expression" in one_line(run("show", log_dir, "--tag", "("))
+    assert "--tag='(' must be a regular expression" in one_line(run("show", log_dir, "--tag", "("))
 
 
 @pytest.mark.parametrize("column", SORTED_BY)

@@ -216,8 +216,8 @@ def test_a_raw_histogram_of_nothing(writer, tmp_path):
         ({"bucket_limits": [-1, 2, 1]}, "bucket_limits hold NaN, or decrease"),
         ({"bucket_limits": [-1, math.nan, 2]}, "bucket_limits hold NaN, or decrease"),
         ({"bucket_limits": [math.nan], "bucket_counts": [3]}, "bucket_limits hold NaN, or decrease"),
-        ({"bucket_limits": ["a", "b", "c"]}, "bucket_limits or bucket_counts is no array of numbers"),
-        ({"bucket_limits": [[1], [2, 3]]}, "is no array of numbers"),
+        ({"bucket_limits": ["a", "b", "c"]}, "bucket_limits and bucket_counts must be arrays of numbers"),
+        ({"bucket_limits": [[1], [2, 3]]}, "must be arrays of numbers"),
         ({"bucket_counts": [0, -1, 4]}, "bucket_counts hold a number that is not finite, or below 0"),
         ({"bucket_counts": [0, 1, math.nan]}, "bucket_counts hold a number"),
         ({"min": 3}, r"min=3\.0, max=2\.0, num=3\.0\. Accepted: finite min <= max"),
@@ -424,7 +424,7 @@ def test_steps_as_torch_takes_them(writer, call, step):
 @each_call
 @pytest.mark.parametrize("step", ["five", math.nan, math.inf, np.arange(2), object()])
 def test_what_is_no_step(writer, call, step):
-    with pytest.raises(ArgumentError, match=r"global_step=.* is no step\. Accepted: an integer"):
+    with pytest.raises(ArgumentError, match=r"global_step=.* must be an integer or None"):
         call(writer, global_step=step)
 
 
@@ -442,7 +442,9 @@ def test_a_step_beyond_64_bits(writer, call):
 @each_call
 @pytest.mark.parametrize("walltime", [math.nan, math.inf])
 def test_what_is_no_time(writer, call, walltime):
-    with pytest.raises(ArgumentError, match=rf"walltime={walltime} is no time\. Accepted: finite"):
+    with pytest.raises(
+        ArgumentError, match=rf"walltime={walltime} must be finite\. Accepted: seconds"
+    ):
         call(writer, walltime=walltime)
 
 
@@ -578,7 +580,7 @@ def test_purge_step(tmp_path):
     assert (version.step, version.file_version) == (5, "brain.Event:2")
     assert [(start.step, start.session_log.status) for start in starts] == [(5, 1), (5, 1)]
     assert scalar.step == 5
-    with pytest.raises(ArgumentError, match="purge_step='x' is no step"):
+    with pytest.raises(ArgumentError, match="purge_step='x' must be an integer"):
         SummaryWriter(tmp_path, purge_step="x")
 
 

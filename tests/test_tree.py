@@ -275,5 +275,5 @@ def test_what_is_read_once_is_no_tree(make):
         ArgumentError, match=r"read once, and without names.*Hint: pass a dict, or list"
     ):
         fasthist.histograms(make())
-    with pytest.raises(ArrayError, match=r"^a/0: .* is no array of numbers.*pass list"):
+    with pytest.raises(ArrayError, match=r"^a/0: .* is not an array of numbers.*pass list"):
         fasthist.histograms({"a": [make()]})

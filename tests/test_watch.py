@@ -375,7 +375,7 @@ def test_gradients_that_are_gone_are_said_once(torch, watch):
         ({"log": "grads"}, "log='grads' is not known"),
         ({"log": ()}, r"log=\(\) is not known"),
         ({"every": 0}, "every=0 is no number of steps"),
-        ({"include": "("}, r"include='\(' is no regular expression"),
+        ({"include": "("}, r"include='\(' must be a regular expression"),
         ({"optimizer": "adam"}, "optimizer=str tells nobody of its steps"),
         ({"model": [1.0]}, r"model=list is no torch\.nn\.Module"),
     ],

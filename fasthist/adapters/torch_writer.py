@@ -10,7 +10,6 @@ from fasthist.events.foreign import ForeignWriter
 from fasthist.events.writer import EventFileWriter
 from fasthist.packages import require
 from fasthist.summary_writer import SummaryWriter as FasthistWriter
-from fasthist.thinning import last_events
 
 require("torch")
 require("tensorboard")
@@ -105,7 +104,7 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
     def close(self) -> None:
         """Flush and close all files; what is added later goes to new ones."""
         if self.file_writer is not None and self.file_writer.is_watched():
-            for entry in last_events(self._thinning):
+            for entry in self._thinning.last_events():
                 self._add(entry.event, entry.step)
         for other in self._others():
             other.close()

@@ -1,14 +1,14 @@
-"""Opens checkpoints without reading their data, and hands out one tensor at a time.
+"""Open checkpoints without reading their data, and hand out one tensor at a time.
 
 What a caller can rely on:
 
 - `open_checkpoint` reads names, types, sizes and places, and no tensor. It keeps no file open.
-- A tensor is read when it is loaded, and kept by nobody but the caller; a file of ``torch.save`` from before
-  torch 1.6 is loaded whole, one at a time.
-- What happens to a file after a tensor of it was loaded does not matter to that tensor.
-- No length, offset or size that stands in a file is used before it is checked against the file itself.
-- A file that is broken raises `CheckpointError`, which names the file and what is wrong with it. A tensor of
-  a type that cannot be counted raises `ArrayError` when it is loaded, so that the others can still be.
+- A tensor is read when it is loaded, and kept only by the caller; a file of ``torch.save`` from before torch 1.6 is
+  loaded whole, one at a time.
+- A loaded tensor does not change with its file.
+- No length, offset or size in a file is used before it is checked against the file itself.
+- A broken file raises `CheckpointError`, which names the file and what is wrong with it. A tensor of a type that cannot
+  be counted raises `ArrayError` when it is loaded, so that the others can still be.
 
 To read it: `base` is what the formats share, then one module per format; `names` finds the step.
 """
@@ -33,16 +33,10 @@ __all__ = ["Checkpoint", "Entry", "open_checkpoint", "step_of"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `open_checkpoint` found.
+    """What `open_checkpoint` finds.
 
-    Attributes
-    ----------
-    path : Path
-        The file, or the index of the shards.
-    step : int or None
-        The training step; None when neither the caller nor the name of the file tells one.
-    entries : tuple of Entry
-        The tensors, in the order in which their bytes lie where the file has one.
+    `path` is the file, or the index of the shards; `step` the training step, None when neither the caller nor the file's
+    name gives one; `entries` the tensors, in the order of their bytes where the file has one.
     """
 
     path: Path
@@ -53,31 +47,14 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> Checkpoint:
     """List the tensors of a checkpoint without reading them.
 
-    Parameters
-    ----------
-    path : path
-        ``.safetensors``, ``.npz``, ``.npy``; ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` of ``torch.save`` (needs
-        torch); or an ``.index.json`` that maps tensors to such files beside it, as Hugging Face writes it.
-    step : int, optional
-        The training step. Default: the one in the name, see `step_of`.
+    `path` ends in ``.safetensors``, ``.npz``, ``.npy``; ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` for ``torch.save`` (needs torch);
+    or ``.index.json``, which maps tensors to such files beside it, as Hugging Face writes it. `step` defaults to the one in
+    the name, see `step_of`. A lone array (npy, or a tensor saved by itself) is tagged with the file's name, without a step
+    that was taken from it.
 
-    Returns
-    -------
-    Checkpoint
-        A lone array (npy, or a tensor saved by itself) is tagged with the file's name, less the step if the
-        step was taken from there.
+    Raises CheckpointError for a damaged, incomplete or unknown file, MissingPackageError without torch, OSError if the
+    file cannot be opened.
 
-    Raises
-    ------
-    CheckpointError
-        The file is damaged, incomplete or of an unknown kind.
-    MissingPackageError
-        The file needs torch.
-    OSError
-        It cannot be opened.
-
-    Examples
-    --------
     >>> for entry in open_checkpoint("checkpoint-500/model.safetensors").entries:  # doctest: +SKIP
     ...     print(entry.tag, fasthist.histogram(entry.load()))
     """
@@ -86,9 +63,7 @@ def open_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> Ch
     iterate = _find_opener(path.name)
     if path.is_dir() or iterate is None:
         what = "is a directory" if path.is_dir() else "has no ending that tells its format"
-        msg = (
-            f"{path}: {what}. Accepted are files ending in {', '.join(OPENERS)}: name one of these."
-        )
+        msg = f"{path}: {what}. Accepted: files ending in {', '.join(OPENERS)}."
         raise CheckpointError(msg)
     name, own_step = split_name(path)
     lone_tag = (name if step is None else stem_of(path)) or "values"
@@ -110,7 +85,7 @@ def _find_opener(name: str) -> Callable[[Path], Iterator[Entry]] | None:
 
 
 def _iter_index(path: Path) -> Iterator[Entry]:
-    """Go through the shards in the order in which the index first names them."""
+    """Yield the tensors of the shards, in the order in which the index first names these."""
     with path.open("rb") as file:
         index = read_json(file, os.fstat(file.fileno()).st_size, path, "index")
     tag2shard = index.get("weight_map")
@@ -122,15 +97,10 @@ def _iter_index(path: Path) -> Iterator[Entry]:
     for shard, tags in shard2tags.items():
         iterate, place = _find_opener(shard), PurePosixPath(shard)
         # An index comes from elsewhere: it may not lead out of its directory, nor to itself.
-        if (
-            iterate in (None, _iter_index)
-            or place.is_absolute()
-            or ".." in place.parts
-            or "\0" in shard
-        ):
-            raise damaged(
-                path, f"its weight_map names {shard!r}, which is no checkpoint file beside it"
-            )
+        is_outside = place.is_absolute() or ".." in place.parts or "\0" in shard
+        if iterate in (None, _iter_index) or is_outside:
+            wrong = f"its weight_map names {shard!r}, which is not a checkpoint file beside it"
+            raise damaged(path, wrong)
         if not (path.parent / shard).is_file():
             msg = f"{path}: the shard {shard} that it names is missing. Put every shard beside the index."
             raise CheckpointError(msg)
@@ -139,9 +109,8 @@ def _iter_index(path: Path) -> Iterator[Entry]:
                 tags.remove(entry.tag)
                 yield entry
         if tags:
-            raise damaged(
-                path, f"tensor {min(tags)!r} is not in the shard {shard}, which should hold it"
-            )
+            wrong = f"tensor {min(tags)!r} is not in the shard {shard}, which should hold it"
+            raise damaged(path, wrong)
 
 
 OPENERS: dict[str, Callable[[Path], Iterator[Entry]]] = {

@@ -1,4 +1,4 @@
-"""What the formats share: a tensor not read yet, bytes of a file, JSON, and the words for damage."""
+"""What the formats share: a tensor not read yet, bytes of a file, JSON, and the error for damage."""
 
 from __future__ import annotations
 
@@ -31,17 +31,11 @@ _SHORTER = "it became shorter after it was opened"
 class Entry:
     """One tensor of a checkpoint, not read yet.
 
-    Attributes
-    ----------
-    tag : str
-        Its name in the file; levels of nested containers are joined with ``/``.
-    nbytes : int
-        Size of its values in bytes.
-    load : callable
-        ``load()`` reads the values into something that `fasthist.histogram` counts: a numpy array
-        ``dtype[n]``, flat and in the order of the file because a histogram has no use for the shape; a
-        `Bits` when numpy has no such format; or a torch tensor. Raises `ArrayError` when the type cannot be
-        counted, `CheckpointError` when the file is damaged or changed, `OSError` when it cannot be opened.
+    `tag` is its name in the file; levels of nested containers are joined with ``/``. `nbytes` is the size of its values.
+    ``load()`` reads the values into something that `fasthist.histogram` counts: a numpy array dtype[n], flat and in the
+    order of the file, since a histogram does not need the shape; a `Bits` when numpy lacks the format; or a torch tensor.
+    It raises `ArrayError` when the type cannot be counted, `CheckpointError` when the file is damaged or changed, `OSError`
+    when it cannot be opened.
     """
 
     tag: str
@@ -58,13 +52,13 @@ class Span(NamedTuple):
 
 
 def damaged(where: Path | str, wrong: str) -> CheckpointError:
-    """Say what is wrong with a file, and what to do about it."""
+    """Return the error for a damaged file: what is wrong, and what to do."""
     msg = f"{where}: {wrong}. The file is damaged or incomplete: copy or save it again."
     return CheckpointError(msg)
 
 
 def refuse(tag: str, kind: str) -> NoReturn:
-    """Stand in for the `load` of a tensor that cannot be counted."""
+    """Raise ArrayError: the `load` of a tensor that cannot be counted."""
     msg = (
         f"{tag}: {kind} cannot be counted. Accepted: bool, integers of 8 to 64 bits, float8 (e4m3 and e5m2), "
         "float16, bfloat16, float32, float64. Convert it before saving it."
@@ -73,23 +67,16 @@ def refuse(tag: str, kind: str) -> NoReturn:
 
 
 def read_bytes(span: Span) -> NDArray[np.uint8]:
-    """Read bytes of a file.
+    """Read bytes of a file into uint8[span.nbytes] of their own, returned to the system with the last array that uses them.
 
-    Returns
-    -------
-    uint8[span.nbytes]
-        In memory of its own, which goes back to the system with the last array that looks at it. It is no mapping of
-        the file: the system ends a process that looks at mapped bytes which are no longer there.
-
-    Notes
-    -----
-    From the page cache this reaches half the speed of counting in a mapping; disks are slower than both.
+    Not a mapping of the file: the system kills a process that reads mapped bytes which are gone. From the page cache this
+    reaches half the speed of counting in a mapping; disks are slower than both.
     """
     if span.nbytes == 0:
         return np.empty(0, np.uint8)
     with span.path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < span.start + span.nbytes:
-            raise damaged(span.path, _SHORTER)  # before room is made for it
+            raise damaged(span.path, _SHORTER)  # before memory is taken for it
         skip = span.start % mmap.PAGESIZE  # whole pages are read faster
         room = mmap.mmap(-1, skip + span.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -111,35 +98,35 @@ def read_bytes(span: Span) -> NDArray[np.uint8]:
 
 
 def load_span(span: Span, dtype: str, name: str | None) -> NDArray[Any] | Bits:
-    """Read values of `dtype`; `name` is that of the format when numpy has not got it."""
+    """Read values of `dtype`; `name` is that of the format when numpy lacks it."""
     values = read_bytes(span).view(dtype)
     return values if name is None else Bits(values, name)
 
 
 def is_sizes(value: object) -> TypeGuard[list[int]]:
-    """Whether this, out of a file, is a list of so few and small integers that they can be a shape."""
+    """Return whether a value from a file is a list of so few and small integers that it can be a shape."""
     if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
         return False
     return all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
 def read_json(file: IO[bytes], nbytes: int, where: Path, what: str) -> dict[str, Any]:
-    """Read `nbytes` of JSON, which must be an object; `what` it is goes into the message."""
+    """Read `nbytes` of JSON, which must be an object; `what` names it in errors."""
     if nbytes > MAX_JSON_BYTES:
         raise damaged(where, f"its {what} of {nbytes} bytes exceeds {MAX_JSON_BYTES} bytes")
     try:
-        found = json.loads(file.read(nbytes).decode("utf-8"), object_pairs_hook=_unique)
+        content = json.loads(file.read(nbytes).decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise damaged(where, f"its {what} is no valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise damaged(where, f"its {what} is no JSON object")
-    return found
+        raise damaged(where, f"its {what} is not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise damaged(where, f"its {what} is not a JSON object")
+    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that has a key twice; Python would keep the last without a word."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        msg = "a name stands in it twice"
+    """Refuse an object that has a key twice; Python would silently keep the last."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        msg = "a name occurs in it twice"
         raise ValueError(msg)
-    return found
+    return content

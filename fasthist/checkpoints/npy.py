@@ -17,24 +17,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fasthist.checkpoints.base import (
-    Entry,
-    Span,
-    damaged,
-    is_sizes,
-    load_span,
-    read_bytes,
-    refuse,
-)
+from fasthist.checkpoints.base import Entry, Span, damaged, is_sizes, load_span, read_bytes, refuse
 from fasthist.errors import CheckpointError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_HEADER_BYTES = 65_535  # what version 1 of the npy format can express
-INFLATE_BYTES = (
-    16_384  # one step of inflating; deflate gives back at most 1032 times as much, 16 MiB
-)
+INFLATE_BYTES = 16_384  # one step of inflating, at most 16 MiB of output
 MAX_DEFLATE_RATIO = 1032  # of the deflate format, see the zlib technical details
 
 _COUNTED = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
@@ -54,10 +44,8 @@ class _Header(NamedTuple):
 
 
 def iter_npy(path: Path) -> Iterator[Entry]:
-    r"""Give the one array of an npy file; its tag is empty.
+    r"""Yield the one array of an npy file; its tag is empty.
 
-    Notes
-    -----
     The layout: ``\x93NUMPY``, two bytes of version, the length of the header (2 bytes, from version 2 on 4),
     a Python dict literal with descr, fortran_order and shape, the values. Source: NEP 1.
     """
@@ -70,20 +58,17 @@ def iter_npy(path: Path) -> Iterator[Entry]:
         return
     nbytes = header.elements * header.dtype.itemsize
     if nbytes > data_bytes:
-        raise damaged(
-            path, f"its header announces {nbytes} bytes of values, and {data_bytes} follow"
-        )
+        wrong = f"its header announces {nbytes} bytes of values, and {data_bytes} follow"
+        raise damaged(path, wrong)
     span = Span(path, header.nbytes, nbytes)
     yield Entry("", nbytes, functools.partial(load_span, span, header.dtype.str, None))
 
 
 def iter_npz(path: Path) -> Iterator[Entry]:
-    """Give the members of an npz file, each tagged with its name without ``.npy``.
+    """Yield the members of an npz file, each tagged with its name without ``.npy``.
 
-    Notes
-    -----
-    The archive's directory and the npy header of every member are read here. A member is compared with its CRC-32
-    before its values are given out.
+    Only the archive's directory and the npy headers are read here. A member is checked against its CRC-32 before its
+    values are handed out.
     """
     with path.open("rb") as file:
         try:
@@ -94,17 +79,17 @@ def iter_npz(path: Path) -> Iterator[Entry]:
         except CheckpointError:
             raise
         except ZIP_ERRORS as error:
-            raise damaged(path, f"it is no readable zip archive ({error})") from error
+            raise damaged(path, f"it is not a readable zip archive ({error})") from error
 
 
 def _open_member(
     path: Path, file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Entry:
-    """Look at one member. What `info` says comes from the archive's directory, which may be wrong."""
+    """Open one member; `info` comes from the archive's directory, which may be wrong."""
     where = f"{path}: member {info.filename!r}"
     name = info.filename.removesuffix(".npy")
     if name == info.filename:
-        load = functools.partial(refuse, name, "a member that is no npy file")
+        load = functools.partial(refuse, name, "a member that is not an npy file")
         return Entry(name, info.file_size, load)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         msg = f"{where} is compressed in a way that numpy does not use. Save it again with numpy.savez."
@@ -162,10 +147,7 @@ def _inflate(raw: NDArray[np.uint8], nbytes: int, where: str) -> NDArray[np.uint
             piece = stream.decompress(raw[begin : begin + INFLATE_BYTES].data)
             out[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
             filled += len(piece)
-    except (
-        zlib.error,
-        ValueError,
-    ) as error:  # ValueError: the piece does not fit into the rest of `out`
+    except (zlib.error, ValueError) as error:  # ValueError: the piece does not fit into `out`
         raise damaged(where, f"it cannot be decompressed ({error})") from error
     if filled != nbytes:
         raise damaged(where, f"it decompresses to {filled} bytes instead of {nbytes}")
@@ -177,12 +159,11 @@ def _read_header(file: IO[bytes], where: str) -> _Header:
     start = file.read(8)
     length_bytes = {1: 2, 2: 4, 3: 4}.get(start[6]) if len(start) == 8 else None
     if length_bytes is None or start[:6] != b"\x93NUMPY":
-        raise damaged(where, "it does not begin like an npy file of version 1, 2 or 3")
+        raise damaged(where, "it does not start like an npy file of version 1, 2 or 3")
     text_bytes = int.from_bytes(file.read(length_bytes), "little")
     if text_bytes > MAX_HEADER_BYTES:
-        raise damaged(
-            where, f"its npy header of {text_bytes} bytes exceeds {MAX_HEADER_BYTES} bytes"
-        )
+        wrong = f"its npy header of {text_bytes} bytes exceeds {MAX_HEADER_BYTES} bytes"
+        raise damaged(where, wrong)
     raw = file.read(text_bytes)
     try:
         with warnings.catch_warnings():
@@ -192,7 +173,7 @@ def _read_header(file: IO[bytes], where: str) -> _Header:
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
         raise damaged(where, f"its npy header cannot be read ({error})") from error
     if len(raw) != text_bytes or not is_sizes(shape):
-        raise damaged(where, "its npy header is cut off, or its shape is none")
+        raise damaged(where, "its npy header is cut off, or its shape is not one")
     is_counted = isinstance(descr, str) and _COUNTED.fullmatch(descr)
     dtype = np.dtype(descr) if is_counted else None
     return _Header(dtype, descr, math.prod(shape), 8 + length_bytes + text_bytes)

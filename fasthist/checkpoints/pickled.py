@@ -16,20 +16,12 @@ from fasthist.errors import CheckpointError, MissingPackageError
 
 
 def iter_torch(path: Path) -> Iterator[Entry]:
-    """Give every tensor in the nested containers of a file; a lone tensor has an empty tag.
+    """Yield every tensor in a file's nested containers; a lone tensor has an empty tag.
 
-    Raises
-    ------
-    CheckpointError
-        torch refuses the file: damaged, or with Python objects other than tensors and plain values; or it is a
-        TorchScript archive.
-    MissingPackageError
-        torch is not installed.
-
-    Notes
-    -----
-    Of files since torch 1.6 torch maps all tensors, and we read each from its place in the file when it is loaded.
-    Older ones are loaded whole, one at a time: here on torch's "meta" device, which holds nothing.
+    torch maps all tensors of files since torch 1.6, and we read each from its place in the file when it is loaded. Older
+    files are loaded whole, one at a time: here on torch's "meta" device, which holds nothing. Raises CheckpointError if
+    torch refuses the file (damaged, or with Python objects other than tensors and plain values) or it is a TorchScript
+    archive; MissingPackageError without torch.
     """
     for name, tensor in _read(path, "meta"):
         yield Entry(name, _nbytes(tensor), functools.partial(_load, path, name))
@@ -38,10 +30,7 @@ def iter_torch(path: Path) -> Iterator[Entry]:
 def _nbytes(tensor: Any) -> int:
     try:
         return int(tensor.numel() * tensor.element_size())
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ):  # some kinds of sparse and nested tensors do not know
+    except RuntimeError:  # unknown to some kinds of sparse and nested tensors
         return 0
 
 
@@ -56,44 +45,39 @@ def _load(path: Path, name: str) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _tensors(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, Any], int | None]:  # noqa: ARG001 - part of the key
-    """Keep the tensors of the file that is being counted, and of no other, and where torch has mapped it."""
+    """Keep the tensors of the file that is being counted, and no other's, and where torch has mapped it."""
     tag2tensor = dict(_read(path, "cpu"))
     return tag2tensor, _address(path, filter(_is_plain, tag2tensor.values()))
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether a tensor is a view of bytes that stand in the file."""
-    return bool(
-        str(tensor.layout) == "torch.strided"
-        and tensor.device.type == "cpu"
-        and not (tensor.is_quantized or tensor.is_nested or tensor.is_neg() or tensor.is_conj())
-        and tensor.numel()
-    )
+    """Return whether a tensor is a view of bytes in the file."""
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu":
+        return False
+    special = tensor.is_quantized or tensor.is_nested or tensor.is_neg() or tensor.is_conj()
+    return not special and tensor.numel() > 0
 
 
 def _address(path: Path, tensors: Iterator[Any]) -> int | None:
-    """Find where torch has mapped a file: where the tensors' storages are at the places of its records."""
+    """Find where torch has mapped a file: where the tensors' storages lie at the places of its records."""
     storages = {it.data_ptr(): it.nbytes() for it in (t.untyped_storage() for t in tensors)}
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             records = {start_of_member(file, it): it.file_size for it in archive.infolist()}
     except ZIP_ERRORS:
         return None
-    places = {
-        min(storages) - start
-        for start in records
-        if storages and (min(storages) - start) % mmap.PAGESIZE == 0
-    }
+    offsets = {min(storages) - start for start in records} if storages else set()
     fitting = [
         place
-        for place in places
-        if all(records.get(address - place) == nbytes for address, nbytes in storages.items())
+        for place in offsets
+        if place % mmap.PAGESIZE == 0
+        and all(records.get(address - place) == nbytes for address, nbytes in storages.items())
     ]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _copy(path: Path, tensor: Any, address: int) -> Any:
-    """Read the bytes of a tensor from the file: mapped ones may go away while they are counted."""
+    """Read a tensor's bytes from the file: mapped ones may vanish while they are counted."""
     import torch
 
     reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -113,8 +97,8 @@ def _read(path: Path, device: str) -> list[tuple[str, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls some kinds of tensors prototypes
-            found = _load_whole(torch, path, "cpu" if is_zip else device, is_zip)
-        return list(_iter_tensors(found, torch.Tensor, "", frozenset()))
+            content = _load_whole(torch, path, "cpu" if is_zip else device, is_zip)
+        return list(_iter_tensors(content, torch.Tensor, "", frozenset()))
     except Exception as error:  # an unpickler raises anything on bytes it does not know
         msg = (
             f"{path}: torch cannot read it ({type(error).__name__}). Accepted are files of torch.save that "
@@ -126,7 +110,7 @@ def _read(path: Path, device: str) -> list[tuple[str, Any]]:
 def _load_whole(torch: Any, path: Path, device: str, is_zip: bool) -> Any:
     try:
         return torch.load(path, map_location=device, weights_only=True, mmap=is_zip)
-    except NotImplementedError:  # "meta" knows no quantised tensors
+    except NotImplementedError:  # "meta" has no quantised tensors
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
@@ -138,7 +122,7 @@ def _check(path: Path) -> bool:
         try:
             names = zipfile.ZipFile(file).namelist()
         except ZIP_ERRORS:
-            return True  # torch says what is wrong with it
+            return True  # torch reports what is wrong with it
     if any(name.endswith("/constants.pkl") for name in names):
         msg = (
             f"{path}: it is a TorchScript archive, which holds code. Accepted are files of torch.save: "
@@ -151,7 +135,7 @@ def _check(path: Path) -> bool:
 def _iter_tensors(
     node: object, tensor: type, tag: str, around: frozenset[int]
 ) -> Iterator[tuple[str, Any]]:
-    """Walk nested containers; `around` are the ones further out, for a container may hold itself."""
+    """Walk nested containers; `around` are the outer ones, since a container may hold itself."""
     if isinstance(node, tensor):
         yield tag, node
     elif isinstance(node, Mapping | list | tuple) and id(node) not in around:

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasthist.checkpoints.base import (
-    Entry,
-    Span,
-    damaged,
-    is_sizes,
-    load_span,
-    read_json,
-    refuse,
-)
+from fasthist.checkpoints.base import Entry, Span, damaged, is_sizes, load_span, read_json, refuse
 
 TYPES: dict[str, tuple[str, str | None]] = {
     "BOOL": ("?", None),
@@ -31,17 +23,15 @@ TYPES: dict[str, tuple[str, str | None]] = {
     "F8_E4M3FNUZ": ("u1", "float8_e4m3fnuz"),
     "F8_E5M2FNUZ": ("u1", "float8_e5m2fnuz"),
 }
-"""How the file calls a type -> the numpy dtype of its bytes, and our name where that dtype is only bits."""
+"""The file's name of a type -> the numpy dtype of its bytes, and our name where that dtype is only bits."""
 
 
 def iter_safetensors(path: Path) -> Iterator[Entry]:
-    """Give the tensors of one file in the order of their bytes.
+    """Yield the tensors of one file in the order of their bytes.
 
-    Notes
-    -----
-    The layout: 8 bytes, little endian, length of the header; the header, JSON in UTF-8, name -> dtype, shape
-    and data_offsets (counted from the header's end); the tensors, little endian, in C order, without holes.
-    Nothing says that they are aligned. Source: the section "Format" in the README of safetensors.
+    The layout: 8 bytes, little endian, length of the header; the header, JSON in UTF-8, name -> dtype, shape and
+    data_offsets (counted from the header's end); the tensors, little endian, in C order, without holes and not always
+    aligned. Source: the section "Format" in the README of safetensors.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -70,9 +60,8 @@ def iter_safetensors(path: Path) -> Iterator[Entry]:
             continue
         dtype, format_name = TYPES[kind]
         if count * np.dtype(dtype).itemsize != end - begin:
-            raise damaged(
-                path, f"tensor {name!r} has {count} elements of {kind} in {end - begin} bytes"
-            )
+            wrong = f"tensor {name!r} has {count} elements of {kind} in {end - begin} bytes"
+            raise damaged(path, wrong)
         span = Span(path, base + begin, end - begin)
         yield Entry(name, end - begin, functools.partial(load_span, span, dtype, format_name))
     if position != data_bytes:
@@ -80,7 +69,7 @@ def iter_safetensors(path: Path) -> Iterator[Entry]:
 
 
 def _parse_row(path: Path, name: str, row: object) -> tuple[int, int, str, str, int]:
-    """Check what the header says of one tensor: begin, end, name, type and number of elements."""
+    """Check a tensor's row of the header: return begin, end, name, type and number of elements."""
     fields = row if isinstance(row, dict) else {}
     kind, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if isinstance(kind, str) and is_sizes(shape) and is_sizes(offsets) and len(offsets) == 2:

@@ -1,7 +1,7 @@
 """From arrays to `Histogram` values: the one place that branches on the device.
 
-`fasthist.kernels.host` counts what lies in host memory, on the CPU; `fasthist.kernels.cuda.tally` what lies in that of a GPU,
-there; `fasthist.kernels.cuda.upload` brings the one to the other.
+`fasthist.kernels.host` counts arrays in host memory on the CPU; `fasthist.kernels.cuda.tally` arrays in a GPU's memory
+there; `fasthist.kernels.cuda.upload` brings arrays from host memory to a GPU.
 """
 
 from __future__ import annotations
@@ -29,25 +29,12 @@ def tally(
     *,
     outlined: bool = False,
 ) -> list[Histogram]:
-    """Count every element of some arrays.
+    """Count every element of some arrays; the histograms of a GPU are waited for when a value is read.
 
-    Parameters
-    ----------
-    arrays : sequence of (carrier[...], Format) or DeviceArray; or DeviceArrays
-        Bit patterns in host memory, and what they mean; or where a GPU's memory holds an array.
-    buckets : Buckets or int
-        An int: that many uniform buckets over each array's finite [min, max].
-    threads : int
-        At most this many of the CPU's.
-    gpu : int, optional
-        Number of the GPU on which to count arrays in host memory. Default: on the CPU.
-    outlined : bool
-        Whether to find an outline too. Only over TensorFlow's buckets.
-
-    Returns
-    -------
-    list of Histogram
-        One for each array. Those that a GPU counts are waited for when a value is read.
+    `arrays` are (carrier[...], Format), bit patterns in host memory and what they mean, or `DeviceArray` in a GPU's. An int for
+    `buckets` asks for that many uniform ones over each array's finite [min, max]. `threads` is the most CPU threads, `gpu`
+    the index of the GPU that counts arrays in host memory, None for the CPU. `outlined` adds an outline, only over
+    TensorFlow's buckets.
     """
     if isinstance(arrays, DeviceArrays):
         require()
@@ -67,12 +54,12 @@ def tally(
     if not here:
         return counted
     if gpu is None:
-        found = host.tally(here, buckets, threads, outlined=outlined)
+        counted_here = host.tally(here, buckets, threads, outlined=outlined)
     else:
         from fasthist.kernels.cuda.upload import tally_uploaded
 
-        found = tally_uploaded(here, buckets, gpu, outlined=outlined)
+        counted_here = tally_uploaded(here, buckets, gpu, outlined=outlined)
     if not there:
-        return found
-    sources = {True: iter(counted), False: iter(found)}
+        return counted_here
+    sources = {True: iter(counted), False: iter(counted_here)}
     return [next(sources[isinstance(array, DeviceArray)]) for array in arrays]

@@ -1,4 +1,4 @@
-"""From what a device has counted to `Histogram` values, whichever device it was."""
+"""Turn what a device has counted into `Histogram` values, whichever device it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Placed = tuple[NDArray[np.uint64], int, int]
 
 
 def histogram_of(look: Look, buckets: Buckets, placed: Placed, outline: Outline) -> Histogram:
-    """Put together what one array gave."""
+    """Put together the results of one array."""
     counts, below, above = placed
     kinds = look.row[KINDS].tolist()
     num = kinds[FINITE] + kinds[ZERO]
@@ -45,7 +45,7 @@ def histogram_of(look: Look, buckets: Buckets, placed: Placed, outline: Outline)
 
 
 def in_limits(look: Look) -> Placed:
-    """Give the counts of TensorFlow's buckets, which every look finds."""
+    """Return the counts of TensorFlow's buckets, which every look has."""
     return look.row[LIMITS], 0, 0
 
 
@@ -59,17 +59,17 @@ def place(patterns: NDArray[np.uint64], row: Format, buckets: Buckets) -> Placed
 
 
 def between(counted: NDArray[np.uint64]) -> Placed:
-    """Take apart what was counted between k + 1 edges: below, buckets, above, and what is not finite."""
+    """Split what was counted between k + 1 edges: below, buckets, above, and what is not finite."""
     return counted[1:-2], int(counted[0]), int(counted[-2])
 
 
 def ends_of(look: Look) -> tuple[float, float]:
-    """Give the range that uniform buckets divide; that of no values is 0 to 1."""
+    """Return the range for uniform buckets; 0 to 1 without values."""
     return (look.low, look.high) if look.low <= look.high else (0.0, 1.0)
 
 
 def as_float32(codes: NDArray[Any], row: Format) -> NDArray[np.uint32]:
-    """Give the float32 patterns of numbers of a format of few patterns, which float32 holds exactly."""
+    """Return the float32 patterns of numbers of a format of few patterns, which float32 holds exactly."""
     codes = codes.astype(row.carrier, copy=False)
     patterns: NDArray[np.uint32]
     if row.name == "bfloat16":
@@ -83,5 +83,5 @@ def as_float32(codes: NDArray[Any], row: Format) -> NDArray[np.uint32]:
 
 @functools.cache
 def _as_float32(name: str) -> NDArray[np.uint32]:
-    """Give the float32 pattern of every value of a format of at most 16 bits."""
+    """Return the float32 pattern of every value of a format of at most 16 bits."""
     return slots_of(name).values.astype(np.float32).view(np.uint32)

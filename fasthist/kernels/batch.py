@@ -1,8 +1,7 @@
 """Many tensors in one call: threads take jobs from one table until none is left.
 
-A job is a range of chunks of one tensor. Its counts go to a row of its own, its extremes likewise, and the sums of
-each chunk to their place in one array; so no two threads ever write to the same memory, and what comes out does not
-depend on who did what.
+A job is a range of chunks of one tensor. Its counts and extremes go to a row of its own, the sums of each chunk to their
+place in one array; so no two threads write to the same memory, and the result does not depend on who did what.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _overload_tally(patterns, first, last, table, counts, sums):  # noqa: ARG001
 if numba.config.DISABLE_JIT:
 
     def memory_at(address, size, table):
-        """Do what the compiled one does."""
+        """Do what the compiled function does."""
         memory = (ctypes.c_char * (int(size) * table.itemsize)).from_address(int(address))
         return np.ndarray(int(size), table.dtype, memory)
 
@@ -66,12 +65,12 @@ else:
 
     @serial
     def memory_at(address, size, table):
-        """Give the numbers that begin at an address, as an array: so many, as wide as those of `table`."""
+        """Return `size` numbers at an address as an array, each as wide as those of `table`."""
         return numba.carray(_pointer(address, table), size)
 
     @intrinsic
     def _take(_typing_context, turn):
-        """Give ``turn[0]`` and add one to it, as one step for all threads."""
+        """Return ``turn[0]`` and add one to it, atomically."""
 
         def generate(context, builder, signature, arguments):
             data = make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -82,7 +81,7 @@ else:
 
 @serial
 def _finish(counts, totals, meaning, row):
-    """Add what is counted to a row of answers, and clear the counters."""
+    """Add the counts to a row of results, and clear the counters."""
     fold(counts, totals)
     classify(
         totals, meaning, row[:EXPONENTS], row[BUCKETS:], row[EXPONENTS:LOSSES], row[LOSSES:BUCKETS]
@@ -92,23 +91,10 @@ def _finish(counts, totals, meaning, row):
 
 @serial
 def do_one(patterns, table, meaning, row):
-    """Count one contiguous array of one chunk.
+    """Count one contiguous array of one chunk, uint32[n] or uint64[n] patterns of float32 or float64, n >= 1.
 
-    Parameters
-    ----------
-    patterns : uint32[n] or uint64[n]
-        Patterns of float32 or float64, 1 to `fasthist.kernels.chunks.CHUNK`.
-    table, meaning
-        As in `do_jobs`.
-    row : uint64[267 + n_buckets]
-        Zeros; filled like a row of `do_jobs`.
-
-    Returns
-    -------
-    low, high : float
-        Extremes of the finite values.
-    total, squares, scaled, deviations : float
-        The first of `sums`, see `fasthist.kernels.cpu.tally_float64`.
+    Fills `row`, uint64[267 + n_buckets] zeros, like a row of `do_jobs`. Returns the extremes, and the sum, the sum of squares,
+    the sum in units of 2**64 and the squared deviations of `fasthist.kernels.cpu.tally_float64`.
     """
     counts = np.zeros((SUBTABLES, meaning.size), dtype=np.uint32)
     totals = np.zeros(meaning.size, dtype=np.uint64)
@@ -120,25 +106,14 @@ def do_one(patterns, table, meaning, row):
 
 @serial
 def do_jobs(turn, jobs, table, meaning, rows, sums, ends):
-    """Do jobs until there is none left.
+    """Do jobs until none is left.
 
-    Parameters
-    ----------
-    turn : int64[1]
-        The next job; shared by all threads.
-    jobs : int64[j, 5]
-        For each: the address of the first element of a contiguous float32 or float64 array, how many elements it
-        has, the first chunk to count and the chunk after the last, and the row of `sums` for the array's chunk 0.
-    table : uint32[...] or uint64[...]
-        Its type tells float32 from float64.
-    meaning : uint32[n_slots]
-        See `fasthist.kernels.slots.Slots`.
-    rows : uint64[j, 267 + n_buckets]
-        Zeros; each job adds to its own: 5 kinds, 256 exponents, 6 losses, and the buckets.
-    sums : float64[n_chunks, SUMS]
-        See `fasthist.kernels.cpu.tally_float32`.
-    ends : float64[j, 2]
-        Extremes of each job's finite values.
+    `turn`, int64[1], is the next job; all threads share it. `jobs`, int64[j, 5], has for each the address of the first element
+    of a contiguous array, its number of elements, the first chunk to count and the chunk after the last, and the row of
+    `sums` for the array's chunk 0. The type of `table` tells float32 from float64; `meaning` is that of
+    `fasthist.kernels.slots.Slots`. Each job adds to its own of the zeros `rows`, uint64[j, 267 + n_buckets]: 5 kinds,
+    256 exponents, 6 losses, and the buckets; puts its extremes in `ends`, float64[j, 2], and fills `sums`,
+    float64[n_chunks, SUMS], as `fasthist.kernels.cpu.tally_float32` says.
     """
     counts = np.zeros((SUBTABLES, meaning.size), dtype=np.uint32)
     totals = np.zeros(meaning.size, dtype=np.uint64)

@@ -22,21 +22,8 @@ CHUNK = 1 << 16
 class Chunks:
     """The chunks of one array, numbered from 0; which elements they hold depends on the array alone.
 
-    Parameters
-    ----------
-    array : carrier[...]
-        Any shape, strides and byte order.
-    size : int
-        Most elements in a chunk.
-
-    Attributes
-    ----------
-    count : int
-        How many chunks.
-    size : int
-        How many elements.
-    flat : carrier[n] or None
-        All of them, contiguous and in native byte order, if memory has them so.
+    Takes carrier[...] of any shape, strides and byte order, and the most elements in a chunk. `count` chunks hold `size`
+    elements; `flat`, carrier[n], has all of them if memory holds them contiguous and in native byte order, else None.
     """
 
     def __init__(self, array: Array, size: int) -> None:
@@ -55,53 +42,35 @@ class Chunks:
 
     @property
     def address(self) -> int:
-        """Of the first element of `flat`."""
+        """The address of `flat`'s first element."""
         assert self.flat is not None
         return int(self.flat.__array_interface__["data"][0])
 
     def buffer(self) -> Array:
-        """Give the memory that `take` copies a chunk to; each thread needs its own."""
+        """Return memory for `take` to copy a chunk to; each thread needs its own."""
         return np.empty(0 if self.flat is not None else self._length, dtype=self._native)
 
     def spans(self, threads: int) -> list[range]:
-        """Divide the chunks into spans that threads can take in turn: several for each, none very long."""
+        """Divide the chunks into spans that threads can take in turn: several for each thread, none very long."""
         # 64 chunks are some milliseconds, long against the microseconds that taking one costs.
         length = 1 if self.flat is None else max(1, min(64, self.count // (4 * threads)))
         return [range(i, min(i + length, self.count)) for i in range(0, self.count, length)]
 
     def pick(self, places: NDArray[np.int64]) -> Array:
-        """Copy some elements of an array that is not `flat`.
-
-        Parameters
-        ----------
-        places : int64[k]
-            Increasing, 0 to ``size - 1``, in the order of the chunks.
-
-        Returns
-        -------
-        carrier[k]
-            Contiguous, in native byte order.
-        """
+        """Copy elements of an array that is not `flat`: int64[k] increasing places in the order of the chunks."""
         ends = np.cumsum([piece.size for piece in self._pieces])
         parts = np.split(places, np.searchsorted(places, ends[:-1]))
-        return np.concatenate(
-            [
-                piece[np.unravel_index(part - (end - piece.size), piece.shape)]
-                for piece, part, end in zip(self._pieces, parts, ends, strict=True)
-            ]
-        ).astype(self._native)
+        picked = [
+            piece[np.unravel_index(part - (end - piece.size), piece.shape)]
+            for piece, part, end in zip(self._pieces, parts, ends, strict=True)
+        ]
+        return np.concatenate(picked).astype(self._native)
 
     def take(self, span: range, buffer: Array) -> tuple[Array, int, int, slice]:
-        """Give the elements of a span.
+        """Return ``values, first, last, rows`` for a span.
 
-        Returns
-        -------
-        values : carrier[n]
-            Contiguous, in native byte order; the whole array, or `buffer`.
-        first, last : int
-            The chunks of `values` that are meant: `first` to `last` - 1.
-        rows : slice
-            Where these rows begin in a table with a row for each chunk of the array.
+        `values` are carrier[n], contiguous and in native byte order: the whole array, or `buffer`. Chunks `first` to
+        `last` - 1 of it are the span's; `rows` is where these rows begin in a table with a row for each chunk of the array.
         """
         if self.flat is not None:
             return self.flat, span.start, span.stop, slice(None)
@@ -112,9 +81,7 @@ class Chunks:
 
 
 def _in_memory_order(array: Array) -> Array:
-    array = array[
-        tuple(slice(None, None, -1) if stride < 0 else slice(None) for stride in array.strides)
-    ]
+    array = array[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)]
     axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     return array.transpose(axes).squeeze()
 
@@ -135,8 +102,7 @@ def _split(array: Array, size: int) -> Iterator[Array]:
 
 
 def _writable(flat: Array) -> Array:
-    # To Numba a read-only array is another type, for which every kernel would be compiled again. No kernel
-    # writes to its input.
+    # A read-only array is another type to Numba, which would compile every kernel again. No kernel writes to its input.
     if flat.flags.writeable or flat.size == 0:
         return flat
     memory = (ctypes.c_char * flat.nbytes).from_address(flat.ctypes.data)

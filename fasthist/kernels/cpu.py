@@ -24,18 +24,18 @@ from fasthist.kernels.chunks import CHUNK
 from fasthist.kernels.jit import reduction, serial
 
 BLOCK = 1 << 11
-"""Elements that stay in the first-level cache between the loop of the moments and that of the counts."""
+"""Elements that stay in the first-level cache between the moments' loop and the counts' loop."""
 
 SUBTABLES = 4
-"""Copies of the counters that neighbours take in turn: an increment need not wait for the store of the one before."""
+"""Copies of the counters, used in turn: an increment need not wait for the store of the one before."""
 
 SUMS = 7
-"""Numbers that a chunk's sums are; see `tally_float32`."""
+"""Columns of a chunk's sums; see `tally_float32`."""
 
 _FAR = 2.0**-16
-"""Share of a block's squares that deviations have to be, or the difference of sums has lost too much of them.
+"""Least share of a block's sum of squares that its squared deviations must be, or the difference of sums is too inexact.
 
-Above it, as mostly, what is lost is about 1e-11 of the standard deviation, and no value is read again.
+Above it, as is usual, the loss is about 1e-11 of the standard deviation, and no value is read again.
 """
 
 _INT = ir.IntType(32)
@@ -68,7 +68,7 @@ else:
             address = builder.bitcast(builder.gep(data, [arguments[1]]), _BYTES)
             kind = ir.FunctionType(ir.VoidType(), [_BYTES, _INT, _INT, _INT])
             hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            # To be read, kept in all caches, data and no instructions.
+            # For reading, kept in all caches, data (not instructions).
             builder.call(hint, [address, _INT(0), _INT(3), _INT(1)])
             return context.get_dummy_value()
 
@@ -80,7 +80,7 @@ else:
 
 @reduction
 def _deviations_from(values, center):
-    """Sum the deviations of the finite values from about their mean, and the squares of the deviations."""
+    """Sum the finite values' deviations from `center`, which is near their mean, and the squares of these deviations."""
     total = 0.0
     squares = 0.0
     for i in range(values.size):
@@ -93,22 +93,12 @@ def _deviations_from(values, center):
 
 @serial
 def _add_deviations(values, total, squares, num, before):
-    """Add a block to the squared deviations of the blocks before it (Chan, Golub, LeVeque 1983).
+    """Add a block's squared deviations to those of the blocks before it (Chan, Golub, LeVeque 1983).
 
-    Parameters
-    ----------
-    values : float32[n] or float64[n]
-        The block. It is read again, from the cache, only where its mean is far from zero.
-    total, squares, num : float, float, int
-        Sum, sum of squares and number of its finite values.
-    before : (float, int, float, float)
-        Sum of squared deviations from the mean and number of the values before, the first block's mean, and the sum
-        of the deviations from it: means that hardly differ are told apart only so.
-
-    Returns
-    -------
-    (float, int, float, float)
-        Those with the block.
+    The block float32[n] or float64[n] has `num` finite values with sum `total` and sum of squares `squares`; it is read
+    again, from the cache, only where its mean is far from zero. `before`, and the result, are (sum of squared deviations
+    from the mean, number of values, mean of the first block, sum of the deviations from that mean): without the last two,
+    means that hardly differ could not be told apart.
     """
     deviations, num_before, center, away = before
     if num == 0:
@@ -130,12 +120,12 @@ def _add_deviations(values, total, squares, num, before):
 
 
 @serial
-def _store_deviations(found, row):
-    """Fill columns 3 to 6 of a chunk's sums, and round its sum anew where the values are far from zero."""
-    deviations, num, center, away = found
+def _store_deviations(block, row):
+    """Fill columns 3 to 6 of a chunk's sums; round its sum again where the values are far from zero."""
+    deviations, num, center, away = block
     if deviations < row[1] * _FAR:
         row[0] = num * center + away
-    row[3] = np.inf if np.isnan(deviations) else deviations  # means whose difference overflows
+    row[3] = np.inf if np.isnan(deviations) else deviations  # the means' difference overflows
     row[4] = num
     row[5] = center
     row[6] = away
@@ -146,9 +136,9 @@ def _store_deviations(found, row):
 
 @reduction
 def _moments_float32(keys, values):
-    """Return the extreme keys, the sum, the sum of squares and the number of values that are all finite.
+    """Return the extreme keys, sum, sum of squares and number of values, which must all be finite.
 
-    The minimum and the maximum are taken of integers, since LLVM vectorises those: a key orders as its float does.
+    Extremes are taken of integer keys, which order as their floats do, since LLVM vectorises those.
     """
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
@@ -166,7 +156,7 @@ def _moments_float32(keys, values):
 
 @serial
 def _finite_moments_float32(keys, values):
-    """Do the same and pass over what is not finite."""
+    """Do the same, skipping values that are not finite."""
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
     total = 0.0
@@ -209,25 +199,13 @@ def _count_float32(patterns, table, counts):
 
 @serial
 def tally_float32(patterns, first, last, table, counts, sums):
-    """Count the slots of chunks `first` to `last` - 1, and sum each of them.
+    """Count the slots of chunks `first` to `last` - 1 of uint32[n] `patterns`, and sum each chunk.
 
-    Parameters
-    ----------
-    patterns : uint32[n]
-    first, last : int
-        Chunks of `CHUNK` elements; the last chunk of the array may be shorter.
-    table : uint32[2**14]
-        See `fasthist.kernels.slots`.
-    counts : uint32[SUBTABLES, n_slots]
-        Added to. Fewer than 2**32 elements between two calls of `fold`.
-    sums : float64[n_chunks, SUMS]
-        Row ``c`` gets the sum, the sum of squares, 0, the sum of squared deviations from the chunk's mean, the number
-        of finite values, a number near the mean, and the sum of the deviations from that number.
-
-    Returns
-    -------
-    low, high : float
-        Extremes of the finite values; inf and -inf if there is none.
+    `table` is uint32[2**14], see `fasthist.kernels.slots`; chunks have `CHUNK` elements, the array's last maybe fewer. Adds to
+    `counts`, uint32[SUBTABLES, n_slots], which take fewer than 2**32 elements between two calls of `fold`. Row ``c`` of
+    `sums`, float64[n_chunks, SUMS], gets the sum, the sum of squares, 0, the sum of squared deviations from the chunk's
+    mean, the number of finite values, a number near the mean, and the sum of the deviations from that number. Returns the
+    extremes of the finite values; inf and -inf if there is none.
     """
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
@@ -284,7 +262,7 @@ def _moments_float64(keys, values):
 
 @serial
 def _finite_moments_float64(keys, values):
-    """Pass over what is not finite, and sum in units of 2**64 if the sum might overflow on the way."""
+    """Skip values that are not finite, and sum in units of 2**64 if the sum might overflow on the way."""
     low = np.int64(0x7FFFFFFFFFFFFFFF)
     high = ~low
     total = 0.0
@@ -326,9 +304,8 @@ def _count_float64(patterns, table, counts):
 
 @serial
 def _from_key(key):
-    pattern = np.array(
-        [key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))], dtype=np.int64
-    )
+    bits = key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
+    pattern = np.array([bits], dtype=np.int64)
     return pattern.view(np.float64)[0] + 0.0
 
 
@@ -336,8 +313,8 @@ def _from_key(key):
 def tally_float64(patterns, first, last, table, counts, sums):
     """Do what `tally_float32` does, for uint64[n] patterns and a uint64[2**17] table.
 
-    Values of 2**900 and more, in a block whose sum of squares overflows, are summed in units of 2**64 in
-    ``sums[chunk, 2]``: so their sum cannot overflow before it is complete.
+    In a block whose sum of squares overflows, values of 2**900 and more are summed in units of 2**64 in ``sums[chunk, 2]``,
+    so that their sum cannot overflow before it is complete.
     """
     low = np.int64(0x7FFFFFFFFFFFFFFF)
     high = ~low
@@ -376,8 +353,8 @@ def _widen(values, widened):
     """Convert 64-bit integers to float64 in the same bucket and of the same exponent.
 
     Rounded down, an integer below a limit never reaches it: a limit above 2**53 is itself an integer, so
-    ``limit <= value`` exactly if ``limit <= widened value``. But down is away from zero for a negative one, which may
-    so reach a power of two; that one is rounded up, since no limit is a power of two.
+    ``limit <= value`` exactly if ``limit <= widened value``. But down is away from zero for negative integers, which may so
+    reach a power of two; these are rounded up, since no limit is a power of two.
     """
     for i in range(values.size):
         # Both halves are exact; the sum rounds, and what it lost is exact again (Dekker's Fast2Sum).
@@ -394,18 +371,9 @@ def _widen(values, widened):
 
 @serial
 def tally_integers(values, first, last, exact, table, counts, sums):
-    """Do what `tally_float64` does, for integers of 32 or 64 bits.
+    """Do what `tally_float64` does, for integers of 32 or 64 bits; return the extremes as integers.
 
-    Parameters
-    ----------
-    values : int32[n], uint32[n], int64[n] or uint64[n]
-    exact : bool
-        float64 holds every number of the type.
-
-    Returns
-    -------
-    low, high : int
-        The extremes themselves.
+    `exact` says whether float64 holds every number of the type.
     """
     widened = np.empty(CHUNK, dtype=np.float64)
     low = values[first * CHUNK]
@@ -420,13 +388,12 @@ def tally_integers(values, first, last, exact, table, counts, sums):
                 widened[i] = np.float64(part[i])
         else:
             _widen(part, widened)
-        tally_float64(
-            widened[: part.size].view(np.uint64), 0, 1, table, counts, sums[chunk : chunk + 1]
-        )
+        patterns = widened[: part.size].view(np.uint64)
+        tally_float64(patterns, 0, 1, table, counts, sums[chunk : chunk + 1])
     return low, high
 
 
-# -- from slots to answers -----------------------------------------------------------------------------------
+# -- from slots to results -----------------------------------------------------------------------------------
 
 
 @serial
@@ -441,18 +408,9 @@ def fold(counts, totals):
 
 @serial
 def classify(totals, meaning, kinds, buckets, exponents, cast_losses):
-    """Distribute slot counts over what the slots mean.
+    """Distribute uint64[n_slots] `totals` over what the slots mean (uint32[n_slots], see `fasthist.kernels.slots.Slots`).
 
-    Parameters
-    ----------
-    totals : uint64[n_slots]
-    meaning : uint32[n_slots]
-        See `fasthist.kernels.slots.Slots`.
-    kinds : uint64[5]
-    buckets : uint64[n_buckets]
-    exponents : uint64[256]
-    cast_losses : uint64[6]
-        All four are added to.
+    Adds to `kinds` uint64[5], `buckets` uint64[n_buckets], `exponents` uint64[256] and `cast_losses` uint64[6].
     """
     for slot in range(totals.size):
         count = totals[slot]

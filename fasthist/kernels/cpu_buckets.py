@@ -1,6 +1,6 @@
-"""Counting in uniform buckets or between any edges, on a CPU: the second look at data whose extremes are known.
+"""Counting in uniform buckets or between any edges, on a CPU: the second pass over data whose extremes are known.
 
-The same manner of loops as in `fasthist.kernels.cpu`.
+The loops are written as in `fasthist.kernels.cpu`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ONE = np.uint32(1)
 
 @elementwise
 def _uniform_index(values, low, high, n, doubt, index):
-    """Put numpy's first guess of each bucket into `index`, and count the guesses that its edges may correct."""
+    """Put numpy's first guess of each bucket into `index`, and count the guesses that the edges may correct."""
     width = high - low
     doubtful = 0
     for i in range(values.size):
@@ -32,22 +32,12 @@ def _uniform_index(values, low, high, n, doubt, index):
 
 @serial
 def count_uniform(values, first, last, edges, doubt, counts):
-    """Count chunks `first` to `last` - 1 in uniform buckets, as `numpy.histogram` does.
+    """Count chunks `first` to `last` - 1 in uniform buckets, as `numpy.histogram` does, skipping what is not finite.
 
-    Parameters
-    ----------
-    values : float32[n], float64[n], int32[n], ...
-        NaN and infinities are passed over.
-    edges : float64[k + 1]
-        The first and the last are the extremes of the data, or beyond them.
-    doubt : float
-        How near to a border, in buckets, the guess ``(x - low) / (high - low) * k`` may be wrong by one.
-    counts : uint32[1 or SUBTABLES, k + 1]
-        Added to; the last column takes what is not finite.
-
-    Notes
-    -----
-    Source of the guess and of its correction by the edges: ``histogram`` in numpy/lib/_histograms_impl.py.
+    The first and the last of `edges`, float64[k + 1], are the extremes of the data or beyond them. `doubt` is how near to a
+    border, in buckets, the guess ``(x - low) / (high - low) * k`` may be wrong by one. Adds to `counts`,
+    uint32[1 or SUBTABLES, k + 1], whose last column takes what is not finite. Source of the guess and of its correction by
+    the edges: ``histogram`` in numpy/lib/_histograms_impl.py.
     """
     n = edges.size - 1
     tables = counts.shape[0]
@@ -78,23 +68,18 @@ def count_uniform(values, first, last, edges, doubt, counts):
 
 @serial
 def count_edges(values, first, last, edges, counts):
-    """Count chunks `first` to `last` - 1 in buckets with any edges, by bisection.
+    """Count chunks `first` to `last` - 1 between any edges, float64[k + 1], by bisection.
 
-    Parameters
-    ----------
-    values : float32[n], float64[n], int32[n], ...
-        NaN and infinities are passed over.
-    edges : float64[k + 1]
-    counts : uint32[1, k + 3]
-        Added to: values below the first edge, the buckets, values above the last edge, and what is not finite.
+    Adds to `counts`, uint32[1, k + 3]: values below the first edge, the buckets, values above the last edge, and what is not
+    finite.
     """
     n = edges.size
     row = counts[0]
     steps = 0
     while (1 << steps) <= n:
         steps += 1
-    # Filled up with infinities to a power of two, every search takes the same steps without a check of bounds; and a
-    # block takes each step together, so that the searches do not wait for one another.
+    # Padded with infinities to a power of two, every search takes the same steps without a check of bounds; and all of a
+    # block take each step together, so that searches do not wait for one another.
     padded = np.full(1 << steps, np.inf)
     padded[:n] = edges
     wide = np.empty(BLOCK, dtype=np.float64)

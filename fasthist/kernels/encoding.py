@@ -1,4 +1,4 @@
-"""Outlines as the older form of a histogram has them, in protobuf's wire format: all of an event in one call."""
+"""Encode outlines as the older form of a histogram, in protobuf's wire format: all of an event in one call."""
 
 from __future__ import annotations
 
@@ -12,30 +12,15 @@ from fasthist.kernels.outlines import lay_out
 def encode(rows, begins, moments, first, own_keys, most, out, ends):
     """Encode outlines as `fasthist.events.messages.histogram_value` does, in 3 us each, not 7.
 
-    Parameters
-    ----------
-    rows : float64[k, 3]
-        Left edge, right edge and count of each row, one outline after the other.
-    begins : int64[n + 1]
-        Where each outline begins in `rows`, and the last ends.
-    moments : float64[n, 7]
-        Minimum, maximum, number of values, sum, sum of squares; number of zeros and sum of squared deviations, NaN where
-        they are unknown.
-    first : int
-        Number of the message's first field, at most 8: those of the next four moments, limits and counts follow.
-    own_keys : uint8[2, 2]
-        What the fields of the last two begin with.
-    most : int
-        Limits that this form may have.
-    out : uint8[79 * n + 32 * k]
-        Filled with the messages, one after the other. This many bytes are always enough.
-    ends : int64[n]
-        Filled with where each ends. What this form cannot hold, for its length or for readers who take edges for
-        float32, takes no bytes.
+    `rows`, float64[k, 3], are left edge, right edge and count of each row, one outline after the other; `begins`,
+    int64[n + 1], where each outline begins, and the last ends. `moments`, float64[n, 7], are minimum, maximum, number of
+    values, sum, sum of squares; number of zeros and sum of squared deviations, NaN where unknown. `first`, at most 8, is the
+    number of the message's first field, which the next four moments, limits and counts follow; the last two moments begin
+    with `own_keys`, uint8[2, 2]. `most` is how many limits this form may have. Fills `out`, uint8[79 * n + 32 * k], which is
+    always enough, with the messages, and `ends`, int64[n], with where each ends; what this form cannot hold, for its length
+    or for readers who take edges for float32, takes no bytes.
 
-    Notes
-    -----
-    The numbers are written as they lie in memory, so little-endian, as on every machine that Numba compiles for.
+    Numbers are written as memory holds them: little-endian, as on every machine that Numba compiles for.
     """
     longest = 0
     for i in range(ends.size):

@@ -1,4 +1,4 @@
-"""Arrays in host memory, counted on the CPU: which kernel counts which of them."""
+"""Arrays in host memory, counted on the CPU: which kernel counts which array."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from fasthist.kernels.chunks import CHUNK, Chunks
 from fasthist.kernels.looks import Look, look_at_all, sweep
 
 _GROUP_BYTES = 4 << 20
-"""What the arrays counted in one call may take in rows and copies, beside themselves."""
+"""Most memory for the rows and copies of the arrays counted in one call."""
 
 WIDEN_BELOW = {8: CHUNK // 4, 16: 4 * CHUNK}
 """Elements, by bits of the format, below which an array is copied as float32 and counted together with others.
 
-For larger ones it is quicker to count patterns: clearing and reading 65,536 counters takes about 0.3 ms a thread.
+For larger arrays it is quicker to count patterns: clearing and reading 65,536 counters takes about 0.3 ms a thread.
 """
 
 
@@ -43,57 +43,33 @@ def tally(
     *,
     outlined: bool = False,
 ) -> list[Histogram]:
-    """Count every element of some arrays.
+    """Count every element of some arrays; the result is the same to the last bit whatever is counted beside it.
 
-    Parameters
-    ----------
-    arrays : sequence of (carrier[...], Format)
-        Bit patterns of any shape, strides and byte order, and what they mean. Copied are only small arrays of 8
-        and 16 bits (`WIDEN_BELOW`), and, where an array is not contiguous, chunk after chunk into one buffer for
-        each thread.
-    buckets : Buckets or int
-        An int: that many uniform buckets over each array's finite [min, max], for which formats of four and eight
-        bytes are looked at twice.
-    threads : int
-        At most this many.
-    outlined : bool
-        Whether to find an outline too. Only over TensorFlow's buckets.
-
-    Returns
-    -------
-    list of Histogram
-        One for each array, the same to the last bit whatever stands beside it and for every number of threads.
+    Arrays are (carrier[...], Format): bit patterns of any shape, strides and byte order, and what they mean. Only small arrays
+    of 8 and 16 bits (`WIDEN_BELOW`) are copied, and, where an array is not contiguous, chunk after chunk into one buffer for
+    each thread. An int for `buckets` asks for that many uniform ones over each array's finite [min, max], for which formats
+    of four and eight bytes are read twice. `outlined` adds an outline, only over TensorFlow's buckets. Any number of threads
+    gives the same result.
     """
-    found: list[Histogram] = []
+    histograms: list[Histogram] = []
     down = buckets == tensorflow_buckets()
     for group in [arrays] if len(arrays) == 1 else _groups(arrays):
         walks = [(Chunks(array, CHUNK), row) for array, row in map(_widened, group)]
         looks = look_at_all(walks, threads, down=down)
         outlines = _outlines(looks, walks, threads) if outlined else itertools.repeat(None)
-        found += [
+        histograms += [
             _histogram(look, chunks, row, buckets, threads, outline, down=down)
             for look, (chunks, row), outline in zip(looks, walks, outlines, strict=False)
         ]
-    return found
+    return histograms
 
 
 def count_uniform(
     array: tuple[NDArray[Any], Format], buckets: Buckets, threads: int
 ) -> NDArray[np.uint64]:
-    """Count an array in uniform buckets whose range is known: the second of the two looks that `tally` takes, alone.
+    """Count an array, as for `tally`, in uniform buckets of known range, uint64[k]: only the second of its two passes.
 
-    Parameters
-    ----------
-    array : (carrier[...], Format)
-        As for `tally`.
-    buckets : Buckets
-        Uniform. What lies outside of them is passed over.
-    threads : int
-        At most this many.
-
-    Returns
-    -------
-    uint64[k]
+    Values outside the buckets are skipped.
     """
     if array[1].is_code:
         return tally([array], buckets, threads)[0].counts
@@ -128,33 +104,26 @@ def _widened(item: tuple[NDArray[Any], Format]) -> tuple[NDArray[Any], Format]:
 
 
 def _outlines(looks: list[Look], walks: list[tuple[Chunks, Format]], threads: int) -> list[Outline]:
-    """Outline all arrays, those of one after the other on each thread."""
+    """Outline all arrays; threads take them in turn."""
     from fasthist.kernels import outlines
 
     if len(looks) == 1:
         return [outlines.outline_of(*walks[0], looks[0]) if looks[0].low <= looks[0].high else None]
-    found: list[Outline] = [None] * len(looks)
+    outlined: list[Outline] = [None] * len(looks)
     turns = itertools.count()
 
     def work() -> None:
         while (turn := next(turns)) < len(looks):
             if looks[turn].low <= looks[turn].high:
-                found[turn] = outlines.outline_of(*walks[turn], looks[turn])
+                outlined[turn] = outlines.outline_of(*walks[turn], looks[turn])
 
     pool.run(work, min(threads, len(looks)))
-    return found
+    return outlined
 
 
 def _histogram(
-    look: Look,
-    chunks: Chunks,
-    row: Format,
-    buckets: Buckets | int,
-    threads: int,
-    outline: Outline,
-    *,
-    down: bool,
-) -> Histogram:
+    look: Look, chunks: Chunks, row: Format, buckets: Buckets | int, threads: int, outline: Outline, *, down: bool
+) -> Histogram:  # fmt: skip
     spanned = isinstance(buckets, int)
     if isinstance(buckets, int):
         buckets = uniform_buckets(buckets, *ends_of(look))
@@ -170,7 +139,7 @@ def _histogram(
 def _count_again(
     chunks: Chunks, row: Format, buckets: Buckets, threads: int, *, spanned: bool
 ) -> Placed:
-    """Look a second time, with edges that are now known; `spanned`: uniform ones over all finite values."""
+    """Read the values again, with edges that are now known; `spanned`: uniform ones over all finite values."""
     from fasthist.kernels import cpu, cpu_buckets
 
     edges = buckets.edges.copy()  # writable: see Chunks
@@ -180,18 +149,12 @@ def _count_again(
         doubt = 8 * (n * 2.0**-53 + math.ulp(max(-low, high)) * n / (high - low))
         tables = cpu.SUBTABLES if n <= 4096 else 1
 
-        def count(
-            values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-        ) -> None:
-            del rows
+        def count(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
             cpu_buckets.count_uniform(values.view(row.name), first, last, edges, doubt, counters)
 
         return sweep(chunks, threads, (tables, n + 1), count)[:-1], 0, 0
 
-    def bisect(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
-        del rows
+    def bisect(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
         cpu_buckets.count_edges(values.view(row.name), first, last, edges, counters)
 
     return between(sweep(chunks, threads, (1, n + 3), bisect))

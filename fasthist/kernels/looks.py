@@ -1,4 +1,4 @@
-"""The look at all elements, once: what each kernel finds, in one form."""
+"""The first pass over all elements: what each kernel counts and sums, in one form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLUSH = 1 << 31
 """Elements after which 32-bit counters are added to 64-bit ones."""
 
 _JOB_CHUNKS = 4
-"""Chunks in a job, some hundred microseconds: short beside a large tensor, long beside the 3 us of its end."""
+"""Chunks in a job, some hundred microseconds: short beside a large tensor, long beside the 3 us that a job costs."""
 
 _MOST_JOBS = 128
 """Jobs of one tensor; each has a row of 15 kB."""
@@ -35,20 +35,12 @@ LIMITS = slice(LOSSES.stop, LOSSES.stop + len(tensorflow_buckets()))
 
 
 class Look(NamedTuple):
-    """What the look at all elements gives.
+    """What the first pass over an array finds.
 
-    Attributes
-    ----------
-    row : uint64[267 + n_buckets]
-        Kinds, exponents, losses and TensorFlow's buckets, as `fasthist.kernels.batch.do_jobs` lays them out.
-    low, high : float
-        Extremes of the finite values; inf and -inf if there is none.
-    total, squares : float
-        Sum and sum of squares.
-    patterns : uint64[n] or None
-        Count of every pattern, of a format of few patterns.
-    deviations : float or None
-        Sum of squared deviations from the mean; None where a device has not found it.
+    `row`, uint64[267 + n_buckets], has kinds, exponents, losses and TensorFlow's buckets, laid out as in
+    `fasthist.kernels.batch.do_jobs`; `low` and `high` are the extremes of the finite values, inf and -inf if there is none;
+    `total` and `squares` their sum and sum of squares; `patterns` the count of every pattern, uint64[n], for a format of
+    few patterns; `deviations` the sum of squared deviations from the mean, None where a device has not computed it.
     """
 
     row: NDArray[np.uint64]
@@ -61,16 +53,7 @@ class Look(NamedTuple):
 
 
 def look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool) -> list[Look]:
-    """Look at some arrays.
-
-    Parameters
-    ----------
-    walks : list of (Chunks, Format)
-    threads : int
-        At most this many.
-    down : bool
-        Whether integers that float64 cannot hold are rounded down, as TensorFlow's limits need it.
-    """
+    """Look at arrays on up to `threads` threads; `down` rounds integers beyond float64 down, as TensorFlow's limits need it."""
     looks: dict[int, Look] = {}
     together: dict[str, list[int]] = {}
     for i, (chunks, row) in enumerate(walks):
@@ -82,8 +65,8 @@ def look_at_all(walks: list[tuple[Chunks, Format]], threads: int, *, down: bool)
         else:
             together.setdefault(row.name, []).append(i)
     for name, members in together.items():
-        found = _look_together([walks[i][0] for i in members], name, threads)
-        looks.update(zip(members, found, strict=True))
+        joint = _look_together([walks[i][0] for i in members], name, threads)
+        looks.update(zip(members, joint, strict=True))
     return [looks[i] for i in range(len(walks))]
 
 
@@ -108,7 +91,7 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
     for chunks in together:
         begins.append(len(jobs))
         step = max(_JOB_CHUNKS, -(-chunks.count // _MOST_JOBS))
-        # An empty array has one job too, so that it has a row.
+        # An empty array has one job too, and so a row.
         jobs += [
             (chunks.address, chunks.size, first, min(first + step, chunks.count), bases[-1])
             for first in range(0, max(chunks.count, 1), step)
@@ -119,9 +102,8 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
     sums = np.empty((bases[-1], cpu.SUMS))
     ends = np.empty((len(jobs), 2))
     turn = np.zeros(1, dtype=np.int64)
-    work = functools.partial(
-        batch.do_jobs, turn, table, slots.table, slots.meaning, rows, sums, ends
-    )
+    shared = (turn, table, slots.table, slots.meaning, rows, sums, ends)
+    work = functools.partial(batch.do_jobs, *shared)
     # Waking a thread takes as long as counting some chunks does.
     pool.run(work, max(1, min(threads, len(jobs), bases[-1] // 2)))
     begins.append(len(jobs))
@@ -129,17 +111,15 @@ def _look_together(together: list[Chunks], name: str, threads: int) -> list[Look
     parts = sums.tolist()
     return [
         Look(
-            # Not np.add.reduceat over all: it takes a microsecond for each row even of a tensor with one. A copy, or
-            # else a histogram that is kept would keep the rows of all tensors.
+            # Not np.add.reduceat over all: it takes a microsecond per row even for a tensor with one. A copy, since a
+            # histogram that is kept would otherwise keep the rows of all tensors.
             rows[i].copy() if j == i + 1 else np.add.reduce(rows[i:j], axis=0),
             min(lows[i:j]),
             max(highs[i:j]),
             *add_up(parts[base:end]),
             deviations=add_up_deviations(parts[base:end]),
         )
-        for (i, j), (base, end) in zip(
-            itertools.pairwise(begins), itertools.pairwise(bases), strict=True
-        )
+        for (i, j), (base, end) in zip(*map(itertools.pairwise, (begins, bases)), strict=True)
     ]
 
 
@@ -149,21 +129,10 @@ def sweep(
     shape: tuple[int, int],
     count: Callable[[NDArray[Any], int, int, slice, NDArray[np.uint32]], None],
 ) -> NDArray[np.uint64]:
-    """Have threads take spans of chunks in turn; add up what each of them has counted.
+    """Have up to `threads` threads take spans of chunks in turn; return the sum of their counters, uint64[n].
 
-    Parameters
-    ----------
-    chunks : Chunks
-    threads : int
-        At most this many.
-    shape : (int, int)
-        Of a thread's own counters, uint32[subtables, n].
-    count : callable
-        ``count(values, first, last, rows, counters)``, see `Chunks.take`.
-
-    Returns
-    -------
-    uint64[n]
+    ``count(values, first, last, rows, counters)`` counts one span, see `Chunks.take`; `shape` is that of a thread's own
+    counters, uint32[subtables, n].
     """
     from fasthist.kernels import cpu
 
@@ -198,33 +167,27 @@ def _look_at_chunks(chunks: Chunks, row: Format, threads: int, *, down: bool) ->
     sums = np.empty((chunks.count, cpu.SUMS))
     ends: list[tuple[float, float]] = []
 
-    def count(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
+    def count(values: Any, first: int, last: int, rows: slice, counters: Any) -> None:
         if row.name == "float32":
-            found = cpu.tally_float32(values, first, last, slots.table, counters, sums[rows])
+            span = cpu.tally_float32(values, first, last, slots.table, counters, sums[rows])
         elif row.name == "float64":
-            found = cpu.tally_float64(values, first, last, slots.table, counters, sums[rows])
+            span = cpu.tally_float64(values, first, last, slots.table, counters, sums[rows])
         else:
-            numbers, exact = values.view(row.name), row.bits == 32
-            found = cpu.tally_integers(
-                numbers, first, last, exact, slots.table, counters, sums[rows]
-            )
-        ends.append(found)
+            chosen = (values.view(row.name), first, last, row.bits == 32)
+            span = cpu.tally_integers(*chosen, slots.table, counters, sums[rows])
+        ends.append(span)
 
     totals = sweep(chunks, threads, (cpu.SUBTABLES, slots.kind.size), count)
     low = min((end[0] for end in ends), default=math.inf)
     high = max((end[1] for end in ends), default=-math.inf)
     if ends and row.kind != "float":
         low, high = as_float(int(low), down=down), as_float(int(high), down=down)
-    parts = sums.tolist()
-    return Look(
-        classified(totals, row), low, high, *add_up(parts), deviations=add_up_deviations(parts)
-    )
+    parts, counts = sums.tolist(), classified(totals, row)
+    return Look(counts, low, high, *add_up(parts), deviations=add_up_deviations(parts))
 
 
 def classified(totals: NDArray[np.uint64], row: Format) -> NDArray[np.uint64]:
-    """Distribute the counts of slots over what they mean: the row of a `Look`."""
+    """Distribute the counts of slots over what the slots mean: the row of a `Look`."""
     from fasthist.kernels import cpu
 
     slots = slots_of(row.name if row.is_code or row.name == "float32" else "float64")
@@ -240,13 +203,10 @@ def _look_at_patterns(chunks: Chunks, row: Format, threads: int, *, down: bool) 
     """Look at formats of one and two bytes: count each pattern, and derive the rest."""
     from fasthist.kernels import cpu, cpu_patterns
 
-    del down  # they hold no integer that float64 does not
+    del down  # float64 holds all their integers
     kernel = cpu_patterns.count_codes8 if row.bits == 8 else cpu_patterns.count_codes16
 
-    def count(
-        values: NDArray[Any], first: int, last: int, rows: slice, counters: NDArray[np.uint32]
-    ) -> None:
-        del rows
+    def count(values: Any, first: int, last: int, _rows: slice, counters: Any) -> None:
         kernel(values[first * CHUNK : last * CHUNK], counters)
 
     # Two subtables of 65,536 counters are as large as the second-level cache; eight bits leave room for four.

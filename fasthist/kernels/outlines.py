@@ -20,11 +20,11 @@ from fasthist.kernels.sort import sort
 from fasthist.outline import FAR, MOST_ROWS, ROOM, Rows
 
 _FEW = 1 << 10
-"""Elements up to which all are looked at, when the outline is asked for: copying them is quicker than tracing. Also the
+"""Elements up to which all are looked at, on first use of the outline: copying them is quicker than tracing. Also the
 smallest sample."""
 
 _MOST = 1 << 14
-"""Elements of the largest sample, for values that TensorFlow's buckets tell nothing of.
+"""Elements of the largest sample, for values that TensorFlow's buckets do not resolve.
 
 A share p of the values is then known to sqrt(p * (1 - p) / 16384).
 """
@@ -40,7 +40,7 @@ trace = serial(outline.trace)
 
 
 def cells_seen(size):
-    """Return into how many cells the range is cut: buckets narrower than one tell enough for the page's 30 bins.
+    """Return the number of cells that cut the range: narrower buckets are exact enough for the page's 30 bins.
 
     Of 40 arrays of a million normals, 60 cells left up to 2.5 % in a wrong bin, 90 up to 1.2 %; of 10,000, up to 1.5 %. Runs
     in Python as well as compiled, also on a GPU.
@@ -49,39 +49,27 @@ def cells_seen(size):
 
 
 def elements_wanted(size, zeros, heaviest, coarse):
-    """Say how many elements to look at; runs in Python as well as compiled, also on a GPU.
+    """Return how many of `size` elements to look at; runs in Python as well as compiled, also on a GPU.
 
-    Parameters
-    ----------
-    size : int
-        How many there are.
-    zeros : int
-        How many are zero: they tell nothing of how the others are spread.
-    heaviest : float
-        How many, without zeros, the bucket of TensorFlow's holds that holds most.
-    coarse : float
-        How many all those hold that are wider than a cell of `cells_seen`.
-
-    Returns
-    -------
-    int
+    `zeros` elements are zero and say nothing about the spread of the others. Without them, `heaviest` lie in the fullest
+    TensorFlow bucket, and `coarse` in all buckets wider than a cell of `cells_seen`.
     """
     if size <= _FEW:
         return size
-    # So many that percentiles are wrong by half a percent inside the heaviest bucket, and bins by one all in all.
+    # Enough for errors of half a percent in percentiles inside the heaviest bucket, and of one percent over all bins.
     others = max(np.float64(size) - np.float64(zeros), 1.0)
     share = max(heaviest / others * _MOST / 4, coarse / others * _MOST)
     wanted = min(max(share, np.float64(_FEW)) * np.float64(size) / others, 2.0 * _MOST)
-    # Of the half and more it is as quick to take all.
+    # From half on it is as quick to take all.
     return size if wanted > size / 2 else np.int64(wanted)
 
 
 def place_in(i, size, parts):
-    """Give a place, at random, in part `i` of equal parts of an array; runs in Python as well as compiled."""
+    """Return a random place in part `i` of an array's `parts` equal parts; runs in Python as well as compiled."""
     begin = i * size // parts
     end = (i + 1) * size // parts
-    # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same places in every run, and none that
-    # keep step with a period of the data.
+    # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same places in every run, and never in
+    # step with a period of the data.
     mixed = np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -96,7 +84,7 @@ _place_in = serial(place_in)
 
 @serial
 def sample_size(size, zeros, edges, counts, low, high):
-    """Say how many elements to look at; the arguments are those of `weigh`."""
+    """Return how many elements to look at; the arguments are those of `weigh`."""
     if size <= _FEW:
         return size
     cells = _cells_seen(size)
@@ -115,35 +103,19 @@ def sample_size(size, zeros, edges, counts, low, high):
 
 @serial
 def pick(size, places):
-    """Fill int64[k] `places` with one place, at random, in each of k equal parts of an array."""
+    """Fill int64[k] `places` with one random place in each of k equal parts of an array."""
     for i in range(places.size):
         places[i] = _place_in(i, size, places.size)
 
 
 @serial
 def weigh(points, zeros, edges, counts, low, high, places, reach):
-    """Give each element of a sample the share it has in the count of its bucket.
+    """Give each element of a sample its share of its bucket's count; return the number of points.
 
-    Parameters
-    ----------
-    points : float64[k]
-        The sample, sorted, without zeros.
-    zeros : int
-        How many elements are zero.
-    edges : float64[n + 1]
-    counts : uint64[n]
-        How many elements each bucket holds in truth, at least one in all.
-    low, high : float
-        The extremes in truth.
-    places : float64[k + n + 3]
-        Filled with the sample, zero, the extremes, and a point in each bucket of which there is no other.
-    reach : float64[k + n + 4]
-        Filled with how many elements lie before each, as `fasthist.outline.trace` reads it.
-
-    Returns
-    -------
-    int
-        How many points.
+    `points` is the sample, float64[k], sorted and without zeros, of which the array has `zeros`. `counts`, uint64[n] between
+    `edges` float64[n + 1], at least one in all, and the extremes `low` and `high` are those of the whole array. Fills
+    `places`, float64[k + n + 3], with the sample, zero, the extremes, and a point in each bucket without any other; and
+    `reach`, float64[k + n + 4], with how many elements lie before each, as `fasthist.outline.trace` reads it.
     """
     first = 0
     while counts[first] == 0:
@@ -188,25 +160,9 @@ def weigh(points, zeros, edges, counts, low, high, places, reach):
 
 @serial
 def outline_values(values, size, zeros, edges, counts, low, high, rows):
-    """Trace the outline of an array, or of a sample of it.
+    """Trace the outline of an array of `size` elements into `rows`, float64[ROOM, 3]; return the number of rows.
 
-    Parameters
-    ----------
-    values : any[k]
-        The array, or a sample that is not to be thinned out further.
-    size : int
-        How many elements the array has.
-    zeros : int
-        How many are zero.
-    edges, counts, low, high
-        As in `weigh`.
-    rows : float64[ROOM, 3]
-        See `fasthist.outline.trace`.
-
-    Returns
-    -------
-    int
-        How many rows there are.
+    `values`, any[k], is the array, or a sample that is used whole; the other arguments are those of `weigh`.
     """
     wanted = values.size
     if wanted == size:
@@ -228,7 +184,7 @@ def outline_values(values, size, zeros, edges, counts, low, high, rows):
     sort(sample)
     if wanted == size:
         for i in range(known):
-            # Integers beyond 2**53 are rounded in another way than the extremes.
+            # Integers beyond 2**53 are rounded differently from the extremes.
             sample[i] = min(max(sample[i], low), high)
         sample[0] = low
         sample[-1] = high
@@ -240,25 +196,14 @@ def outline_values(values, size, zeros, edges, counts, low, high, rows):
         points = np.empty(known + counts.size + 3)
         reach = np.empty(points.size + 1)
         known = weigh(sample, zeros, edges, counts, low, high, points, reach)
-    # Called once, since it is compiled into every place that calls it.
+    # A single call, since it is compiled into every place that calls it.
     return trace(points[:known], reach[: known + 1], MOST_ROWS, rows)
 
 
 def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], Rows]:
-    """Trace the outline of a counted array.
+    """Trace the outline of a counted array with a finite value, float64[k, 3] as `fasthist.outline.trace` says.
 
-    Parameters
-    ----------
-    chunks : Chunks
-        The array; at least one value is finite.
-    row : Format
-    look : Look
-        What the kernels found in it.
-
-    Returns
-    -------
-    float64[k, 3], or callable
-        See `fasthist.outline.trace`. Of few elements it is what a call gives, which keeps a copy of them.
+    For few elements return a callable that does so, and keeps a copy of them.
     """
     if look.patterns is not None:
         return outline_of_patterns(look.patterns, row.name)
@@ -274,31 +219,30 @@ def outline_of(chunks: Chunks, row: Format, look: Look) -> Rows | Callable[[], R
 def sample_of(chunks: Chunks, look: Look) -> NDArray[Any]:
     """Copy as many elements of a counted array as its outline needs, or all of them."""
     counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
-    places = np.empty(
-        sample_size(chunks.size, zeros, _EDGES, counts, look.low, look.high), dtype=np.int64
-    )
+    wanted = sample_size(chunks.size, zeros, _EDGES, counts, look.low, look.high)
+    places = np.empty(wanted, dtype=np.int64)
     pick(chunks.size, places)
     return chunks.pick(places) if chunks.flat is None else chunks.flat[places]
 
 
 def outline_of_sample(values: NDArray[Any], size: int, look: Look) -> Rows:
-    """Trace the outline of an array of so many elements, of which some are here, or all."""
+    """Trace the outline of an array of `size` elements, from some of them or all."""
     rows = np.empty((ROOM, 3))
     counts, zeros = look.row[LIMITS], look.row[KINDS][ZERO]
-    found = outline_values(values, size, zeros, _EDGES, counts, look.low, look.high, rows)
-    return rows[:found].copy()
+    used = outline_values(values, size, zeros, _EDGES, counts, look.low, look.high, rows)
+    return rows[:used].copy()
 
 
 @functools.cache
 def _order(name: str) -> NDArray[np.intp]:
-    """Give the patterns of a format that are finite numbers, in the order of these."""
+    """Return the patterns of a format that are finite numbers, in increasing order of these."""
     slots = slots_of(name)
     finite = np.flatnonzero(slots.kind <= ZERO)
     return finite[np.argsort(slots.values[finite], kind="stable")]
 
 
 def outline_of_patterns(patterns: NDArray[np.uint64], name: str) -> Rows:
-    """Trace the outline of an array of few patterns, of which all are counted; at least one is a finite number."""
+    """Trace the outline of an array from the counts of all patterns; at least one is a finite number."""
     counts = patterns[_order(name)]
     seen = np.flatnonzero(counts)
     reach = np.append(0, np.cumsum(counts[seen])).astype(np.float64)
@@ -309,21 +253,11 @@ def outline_of_patterns(patterns: NDArray[np.uint64], name: str) -> Rows:
 
 @serial
 def lay_out(rows, limits, counts):
-    """Lay an outline out as it is written, gaps filled: `display.contiguous` and `survives_float32` in 1 us, not 17.
+    """Lay out an outline as it is written, gaps filled: `display.contiguous` and `survives_float32` in 1 us, not 17.
 
-    Parameters
-    ----------
-    rows : float64[k, 3]
-        Left edge, right edge and count of each, none without width.
-    limits, counts : float64[2 * k]
-        Filled: the first limit is the first edge, with count 0.
-
-    Returns
-    -------
-    size : int
-        How many limits there are.
-    survives : bool
-        Whether a reader who takes the limits for float32 still keeps them apart.
+    `rows` float64[k, 3] are left edge, right edge and count of each, none without width. Fills `limits` and `counts`,
+    float64[2 * k]; the first limit is the first edge, with count 0. Returns the number of limits, and whether readers who
+    take the limits for float32 still tell them apart.
     """
     size = 1
     limits[0] = rows[0, 0]

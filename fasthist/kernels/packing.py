@@ -1,7 +1,7 @@
-"""The counts of many histograms, packed for sending: each read where it lies, and of most only what is not zero.
+"""Pack the non-zero ranges of many histograms' counts, without copying, for an all-reduce.
 
-1,000 histograms of float32 are 14.5 MB in as many places. Hence addresses instead of arrays, one call for all, and a look
-at the extremes, which tell where the outermost counts are: most zeros lie beyond them, and are not read.
+1,000 histograms of float32 are 14.5 MB in as many places. Hence addresses instead of arrays, one call for all, and the
+extremes as hints of where the outermost counts are: most zeros lie beyond them, and are not read.
 """
 
 from __future__ import annotations
@@ -12,30 +12,23 @@ from fasthist.kernels.batch import memory_at
 from fasthist.kernels.jit import serial
 
 SEGMENTS = 3
-"""Of the counts of a histogram: lower and upper half of the buckets, exponents. Of each the used span is sent."""
+"""Parts of a histogram's counts: lower and upper half of the buckets, exponents. The used span of each is sent."""
 
 _WORD = np.empty(0, dtype=np.uint64)
 
 
 @serial
 def address(array):
-    """Give where the numbers of an array lie, in 0.2 us: ``array.ctypes.data`` takes a microsecond.
+    """Return the address of an array's numbers, or 0 if they are not contiguous numbers of eight bytes.
 
-    Parameters
-    ----------
-    array : any numbers[...]
-
-    Returns
-    -------
-    int
-        0 if they are not of eight bytes, or not one after the other.
+    It takes 0.2 us, ``array.ctypes.data`` a microsecond.
     """
     return array.ctypes.data if array.itemsize == 8 and array.flags.c_contiguous else 0
 
 
 @serial
 def _shrink(counts, first, after):
-    """Cut zeros off both ends of a span; what is left of an empty one is (0, 0)."""
+    """Cut zeros off both ends of a span; an empty one becomes (0, 0)."""
     while first < after and counts[first] == 0:
         first += 1
     while first < after and counts[after - 1] == 0:
@@ -54,22 +47,12 @@ def _total(counts, first, after):
 
 @serial
 def find_spans(addresses, sizes, outermost, totals, exponents, spans):
-    """Find where counts are that are not zero.
+    """Find where the non-zero counts are.
 
-    Parameters
-    ----------
-    addresses : int64[n]
-        Where the counts of each histogram lie: uint64.
-    sizes : int64[n]
-        How many they are.
-    outermost : int64[n, 2]
-        The buckets of minimum and maximum; anything where these are unknown.
-    totals : uint64[n]
-        What the counts add up to. If they do not between the outermost buckets, all are looked at.
-    exponents : uint64[n, e]
-    spans : int64[n, 3, 2]
-        Filled for each of `SEGMENTS` with the first count that is not zero, and the one after the last; twice 0 if there
-        is none.
+    The counts of histogram i are the `sizes[i]` uint64 at `addresses[i]`, both int64[n], and its row of `exponents`,
+    uint64[n, e]. `outermost`, int64[n, 2], are the buckets of minimum and maximum, or anything where these are unknown: if the
+    counts between them do not add up to `totals`, uint64[n], all are looked at. Fills `spans`, int64[n, 3, 2], for each
+    of `SEGMENTS` with the first non-zero count and the one after the last; twice 0 if there is none.
     """
     for i in range(sizes.size):
         size = sizes[i]
@@ -89,21 +72,10 @@ def find_spans(addresses, sizes, outermost, totals, exponents, spans):
 
 @serial
 def pack(addresses, exponents, spans, places, narrow, few, many):
-    """Put the counts of spans side by side.
+    """Copy the counts of `spans` side by side; the first three arguments are those of `find_spans`.
 
-    Parameters
-    ----------
-    addresses : int64[n]
-    exponents : uint64[n, e]
-        As for `find_spans`.
-    spans : int64[n, 3, 2]
-        What is wanted of each.
-    places : int64[n, 3]
-        Where each goes.
-    narrow : bool[n]
-        Whether to `few`, or to `many`.
-    few : uint32[k]
-    many : uint64[l]
+    `places`, int64[n, 3], are where each span goes: into `few`, uint32[k], where `narrow`, bool[n], is set, else into `many`,
+    uint64[l].
     """
     for i in range(narrow.size):
         for segment in range(SEGMENTS):

@@ -22,25 +22,13 @@ _pool_size = 0
 
 
 def thread_count(threads: int | None) -> int:
-    """Say how many threads a call may use.
-
-    Parameters
-    ----------
-    threads : int or None
-        What the caller asked for; None: the environment variable ``FASTHIST_NUM_THREADS``, else all CPUs that
-        this process may run on.
-
-    Raises
-    ------
-    ArgumentError
-        The number, or the variable, is no whole number of at least 1.
-    """
+    """Return how many threads a call may use: `threads`, else ``FASTHIST_NUM_THREADS``, else all CPUs of this process."""
     if threads is None:
         value = os.environ.get(VARIABLE, "").strip()
         if not value:
             return available_cpus()
         if not value.isdecimal() or int(value) < 1:
-            msg = f"{VARIABLE}={value!r} is no number of threads. Accepted: a whole number >= 1, or unset."
+            msg = f"{VARIABLE}={value!r} must be a whole number >= 1, or unset."
             raise ArgumentError(msg)
         return int(value)
     try:
@@ -48,7 +36,7 @@ def thread_count(threads: int | None) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        msg = f"threads={threads!r} is no number of threads. Accepted: a whole number >= 1, or None for all CPUs."
+        msg = f"threads={threads!r} must be a whole number >= 1, or None for all CPUs."
         raise ArgumentError(msg)
     return number
 
@@ -61,24 +49,16 @@ def available_cpus() -> int:
 
 
 def run(work: Callable[[], None], threads: int) -> None:
-    """Call ``work()`` on `threads` threads at once, the caller's among them, and wait for all.
-
-    Raises
-    ------
-    BaseException
-        The first error that any of the calls raised.
-    """
+    """Call ``work()`` on `threads` threads at once, including the caller's, wait for all, and raise the first error."""
     if threads == 1:
         work()
         return
-    helpers = [
-        helper for helper in (_submit(work, threads - 1) for _ in range(threads - 1)) if helper
-    ]
+    helpers = list(filter(None, (_submit(work, threads - 1) for _ in range(threads - 1))))
     try:
         work()
     finally:
         for helper in helpers:
-            # One that has not begun has nothing left to do; the work is shared out as it is taken.
+            # A helper that has not started has nothing left to do: work is taken in turn.
             if not helper.cancel():
                 helper.exception()
     for helper in helpers:

@@ -1,8 +1,8 @@
-"""Slots: the finest classes of numbers that any answer needs, found from the bits alone.
+"""Slots: the finest classes of numbers that any result needs, found from the bits alone.
 
-The bit patterns of a format, read as unsigned integers, are cut at every pattern where an answer changes: at
+The bit patterns of a format, read as unsigned integers, are cut at every pattern where a result changes: at
 TensorFlow's limits, at the powers of two, where a narrower format would lose the value, at zero, infinity and
-NaN. Between two cuts lies a *slot*. Kernels count slots; every answer is a sum of slots.
+NaN. Between two cuts lies a *slot*. Kernels count slots; every result is a sum of slots.
 
 For float32 and float64 a *bit table* finds the slot without a branch, a logarithm or a search. The top bits of
 a pattern (sign, exponent, five bits of mantissa) are its *cell*. A cell holds at most one cut, since it spans
@@ -10,7 +10,7 @@ at most 1/32 and TensorFlow's limits grow by 1.1, so with S low bits, ``low = pa
 
     slot = ((first slot of the cell << S) + (2**S - cut, or 0 without a cut) + low) >> S
 
-where the addition carries into the next slot exactly when ``low >= cut``. What depends on the cell alone stands
+where the addition carries into the next slot exactly when ``low >= cut``. What depends on the cell alone is
 in the table, modulo the width of the pattern: ``slot = (table[cell] + pattern) >> S``. (Masking ``low`` out first
 costs a tenth of the rate.) Four bits of mantissa would do for the limits alone; the fifth separates the limit
 63889.6 from 65520, where float16 overflows.
@@ -40,24 +40,13 @@ FINITE, ZERO, NAN, POSINF, NEGINF = range(5)
 class Slots:
     """What each slot of a format means.
 
-    Attributes
-    ----------
-    table : carrier[n_cells] or None
-        The bit table; None for a format whose patterns are the slots.
-    values : float64[n_slots]
-        One value of the slot; the only one when patterns are slots.
-    kind : uint8[n_slots]
-        FINITE (and not zero), ZERO, NAN, POSINF or NEGINF.
-    bucket : int16[n_slots]
-        TensorFlow's bucket; 0 where `kind` is NaN or an infinity.
-    exponent : uint8[n_slots]
-        Index into ``Histogram.exponent_counts``; meaningful where `kind` is FINITE.
-    losses : uint8[n_slots]
-        Bit ``2 * i`` is set if a cast to ``CAST_FORMATS[i]`` gives zero, bit ``2 * i + 1`` if it gives no finite
-        number.
-    meaning : uint32[n_slots]
-        The four above in one word, as kernels read them: `kind` in bits 0 to 2, `exponent` in 3 to 10, `losses` in
-        11 to 16, `bucket` above. (Each array passed to a kernel costs 0.2 us of a call's 17.)
+    `table` is the bit table, carrier[n_cells], or None for a format whose patterns are the slots; all others have an element
+    for each slot. `values` is one value of the slot, the only one when patterns are slots; `kind` FINITE (and not zero),
+    ZERO, NAN, POSINF or NEGINF; `bucket` TensorFlow's, 0 for NaN and infinities; `exponent` the index into
+    ``Histogram.exponent_counts``, meaningful if FINITE. Bit ``2 * i`` of `losses` is set if a cast to ``CAST_FORMATS[i]``
+    gives zero, bit ``2 * i + 1`` if it gives no finite number. `meaning` has the last four in a word, as kernels read them:
+    `kind` in bits 0 to 2, `exponent` in 3 to 10, `losses` in 11 to 16, `bucket` above. (Each array passed to a kernel costs
+    0.2 us of a call's 17.)
     """
 
     table: NDArray[np.unsignedinteger] | None
@@ -75,13 +64,13 @@ class Slots:
 
 
 def low_bits(row: Format) -> int:
-    """Bits of a pattern below its cell: S above."""
+    """Return the number of bits of a pattern below its cell: S above."""
     return row.mantissa - CELL_MANTISSA_BITS
 
 
 @functools.cache
 def slots_of(name: str) -> Slots:
-    """Give the slots of the format called `name`: float32, float64 or one of at most 16 bits."""
+    """Return the slots of the format called `name`: float32, float64 or one of at most 16 bits."""
     row = FORMATS[name]
     if row.is_code:
         return _classify(None, row.decode(np.arange(1 << row.bits, dtype=row.carrier)))
@@ -106,18 +95,12 @@ def _classify(table: NDArray[np.unsignedinteger] | None, values: NDArray[np.floa
         limits = cast_limits(name)
         losses |= (magnitude <= limits.zero_up_to).astype(np.uint8) << np.uint8(2 * i)
         losses |= (magnitude >= limits.lost_from).astype(np.uint8) << np.uint8(2 * i + 1)
-    return Slots(
-        table,
-        values,
-        kind,
-        tensorflow_buckets().index(finite).astype(np.int16),
-        exponent.astype(np.uint8),
-        losses,
-    )
+    bucket = tensorflow_buckets().index(finite).astype(np.int16)
+    return Slots(table, values, kind, bucket, exponent.astype(np.uint8), losses)
 
 
 def cuts_of(row: Format) -> NDArray[np.uint64]:
-    """Give the patterns, except 0, where a new slot begins, in the order of unsigned integers."""
+    """Return the patterns, except 0, where a new slot begins, in the order of unsigned integers."""
     sign = 1 << (row.bits - 1)
     infinity = ((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa
     above_zero = tensorflow_buckets().edges
@@ -141,7 +124,7 @@ def cuts_of(row: Format) -> NDArray[np.uint64]:
 def _patterns(
     values: list[float] | NDArray[np.float64], row: Format, *, strictly: bool = False
 ) -> set[int]:
-    """Give the patterns of the smallest numbers of the format at least, or strictly above, positive values."""
+    """Return the patterns of the format's smallest numbers at least, or strictly above, positive values."""
     exact = np.asarray(values, dtype=np.float64)
     rounded = exact.astype(f"f{row.bits // 8}")
     pattern = rounded.view(row.carrier).astype(np.uint64)
@@ -151,7 +134,7 @@ def _patterns(
 
 
 def bit_table(cuts: NDArray[np.uint64], row: Format) -> NDArray[np.unsignedinteger]:
-    """Make the bit table of a format for such patterns; no cell may hold two of them inside."""
+    """Make a format's bit table for such patterns; no cell may hold two of them inside."""
     shift = np.uint64(low_bits(row))
     size = np.uint64(1) << shift
     begins = np.arange(1 << (row.bits - low_bits(row)), dtype=np.uint64) << shift

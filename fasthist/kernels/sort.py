@@ -7,7 +7,7 @@ import numpy as np
 from fasthist.kernels.jit import serial
 
 _FEW = 24
-"""Numbers from which on dividing them again is quicker than inserting each in its place."""
+"""Most numbers that are inserted each in its place; from there on dividing them again is quicker."""
 
 _LAST = np.int64(0x7FFFFFFFFFFFFFFF)
 _SIGN = np.int64(63)
@@ -41,11 +41,9 @@ def _bins_by_key(values, bins):
 def sort(values):
     """Sort finite float64[n] `values` in place.
 
-    Notes
-    -----
-    K. Neubert, "The Flashsort1 Algorithm", Dr. Dobb's Journal, 1998: count the bins, move every number to its own, and
-    do the same with each bin that holds many. 5 ns for a number up to 16,384 of them, where `numpy.sort` takes 8 to
-    27 ns; twice that for spread over 20 decades.
+    K. Neubert, "The Flashsort1 Algorithm", Dr. Dobb's Journal, 1998: count the bins, move every number to its own, and do
+    the same with each bin that holds many. 5 ns for a number up to 16,384 of them, where `numpy.sort` takes 8 to 27 ns;
+    twice that for spread over 20 decades.
     """
     size = values.size
     if size == 0:

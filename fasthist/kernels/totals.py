@@ -37,13 +37,9 @@ def add_up_deviations(sums: list[list[float]]) -> float:
     away = [center - origin + total / num for _, num, center, total in parts]
     nums = [part[1] for part in parts]
     mean = math.fsum(map(operator.mul, nums, away)) / math.fsum(nums)
-    return _saturating(
-        lambda: math.fsum(
-            part[0] + num * (far - mean) * (far - mean)
-            for part, num, far in zip(parts, nums, away, strict=True)
-        ),
-        1.0,
-    )
+    each = zip((part[0] for part in parts), nums, away, strict=True)
+    terms = (own + num * (far - mean) * (far - mean) for own, num, far in each)
+    return _saturating(lambda: math.fsum(terms), 1.0)
 
 
 def _saturating(compute: Callable[[], float], sign: float) -> float:
