@@ -25,15 +25,7 @@ jax = require("jax")
 jnp = require("jax.numpy", "jax")
 io_callback = require("jax.experimental", "jax").io_callback
 
-__all__ = [
-    "Counts",
-    "add_histograms",
-    "all_reduce",
-    "count",
-    "histograms",
-    "named",
-    "to_histogram",
-]
+__all__ = ["Counts", "add_histograms", "all_reduce", "count", "histograms", "named", "to_histogram"]
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:

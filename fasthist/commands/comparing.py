@@ -201,11 +201,7 @@ def _nearest(series: Series, step: int | None) -> int:
 
 
 def _first_parted(
-    a: Series,
-    b: Series,
-    places_a: NDArray[np.intp],
-    places_b: NDArray[np.intp],
-    threshold: float,
+    a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp], threshold: float
 ) -> int | None:
     """Return the index of the first step at which the distance exceeds the threshold.
 

@@ -35,9 +35,7 @@ LEFT_OUT = 3
     help="Where the event file goes: a directory that is new or empty.",
 )
 @click.option(
-    "--allow-missing",
-    is_flag=True,
-    help="Sum what only some ranks have, too: over these.",
+    "--allow-missing", is_flag=True, help="Sum what only some ranks have, too: over these."
 )
 def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     """Sum the histograms that the ranks of a run wrote, each to files of its own.
