@@ -180,8 +180,15 @@ def histogram_tensor_value(
     if content := raw_doubles(rows):
         tensor += delimited(fields.TENSOR_CONTENT, content)
     if moments:
-        *five, zero_count, deviations = moments.values()
-        tensor += delimited(fields.TENSOR_MOMENTS, _moments(*five) + _own(zero_count, deviations))
+        own = _own(moments["zero_count"], moments["squared_deviations"])
+        five = (
+            moments["min"],
+            moments["max"],
+            moments["num"],
+            moments["sum"],
+            moments["sum_squares"],
+        )
+        tensor += delimited(fields.TENSOR_MOMENTS, _moments(*five) + own)
     return _tag(tag) + delimited(fields.VALUE_TENSOR, tensor) + _HISTOGRAMS_METADATA
 
 

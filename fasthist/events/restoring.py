@@ -193,9 +193,10 @@ def _borne_out(
     uncounted, specials = _missing(moments.numbers, num, num if total is None else total, specials)
     low_known, high_known = ends[0] <= low <= ends[1], ends[2] <= high <= ends[3]
     known_zeros = int(zeros) if 0 <= zeros <= num else None
-    *sums, deviations = _known_sums(moments, num)
+    total_sum, squares, deviations = _known_sums(moments, num)
     return Numbers(
-        num, low if low_known else None, high if high_known else None, *sums, known_zeros, *specials, uncounted, deviations
+        num, low if low_known else None, high if high_known else None, total_sum, squares, known_zeros,
+        *specials, uncounted, deviations,
     )  # fmt: skip
 
 
