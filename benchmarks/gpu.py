@@ -194,8 +194,10 @@ def start_measuring(names: list[str], seconds: float) -> tuple[list[dict[str, An
     with tempfile.TemporaryDirectory(prefix="fasthist-") as folder:
         path = Path(folder, "records.jsonl")
         command = [sys.executable, str(HERE / "gpu_measure.py"), str(path), str(seconds), *names]
+        # Before what is there already: that may be where fasthist's own packages are.
+        paths = [str(ROOT), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         status, told = output(
-            command, seconds + LEAST, shown=True, PYTHONPATH=os.pathsep.join([str(ROOT), str(HERE)])
+            command, seconds + LEAST, shown=True, PYTHONPATH=os.pathsep.join(paths)
         )
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines], status, told

@@ -8,7 +8,7 @@ from typing import Any, Never, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthist import dask_arrays, intake, sharding, tree
+from fasthist import dask_arrays, gpu_intake, intake, sharding, tree
 from fasthist.buckets import RULES, Buckets, parse_buckets, rule_buckets, wants_outline
 from fasthist.dtypes import FORMATS
 from fasthist.errors import DeviceError
@@ -157,11 +157,16 @@ def histograms(
     gpu = parse_device(device)
     layout, outlined = parse_buckets(buckets), wants_outline(buckets)
     workers = thread_count(threads)
+    leaves = tree.named_leaves(values)
+    there = None if device == "cpu" else gpu_intake.all_of_torch(list(leaves.values()))
+    if there is not None:
+        counted = tally(there, layout, workers, outlined=outlined)
+        return Histograms(zip(leaves, counted, strict=True))
     found: dict[str, Histogram | None] = {}
     arrays: dict[str, intake.Dense | DeviceArray] = {}
     spread: dict[str, Any] = {}
     streams: dict[int, int] = {}
-    for tag, leaf in tree.named_leaves(values).items():
+    for tag, leaf in leaves.items():
         if isinstance(leaf, Histogram):
             found[tag] = leaf
         else:

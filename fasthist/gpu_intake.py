@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 from fasthist.dtypes import FORMATS, Format
 from fasthist.errors import ArrayError
 from fasthist.kernels.cuda import require
-from fasthist.kernels.cuda.plan import DeviceArray, in_memory_order
+from fasthist.kernels.cuda.plan import DeviceArray, DeviceArrays, in_memory_order
 
 _LEGACY_STREAM = 1
 """The default stream of the driver, as both protocols call it."""
@@ -23,6 +26,10 @@ _DLPACK_KINDS = {
     10: "float8_e4m3fn", 11: "float8_e4m3fnuz", 12: "float8_e5m2", 13: "float8_e5m2fnuz",
 }  # fmt: skip
 """DLDataTypeCode in dlpack.h."""
+
+
+TORCH_KIND = "cuda"
+"""What torch calls GPUs; where there is none, tests have it mean the CPU."""
 
 
 def from_torch(
@@ -52,6 +59,76 @@ def from_torch(
     strides = [stride * size for stride in tensor.stride()]
     array = _array(address, tensor.shape, strides, row, device, stream)
     return array._replace(until_launched=tensor)
+
+
+def plain_types(torch: Any) -> set[type]:
+    """Return the types of which a tensor is nothing but its memory."""
+    return {torch.Tensor, torch.nn.Parameter}
+
+
+_device_of, _layout_of, _is_nested, _dtype_of = map(
+    operator.attrgetter, ("device", "layout", "is_nested", "dtype")
+)
+
+
+def all_of_torch(tensors: list[Any]) -> DeviceArrays | None:
+    """Say where many CUDA tensors lie, asking the same of all at once: a fifth of the time of one after the other.
+
+    Parameters
+    ----------
+    tensors : list
+        Of anything.
+
+    Returns
+    -------
+    DeviceArrays or None
+        None unless all are plain dense tensors on one GPU; what is special about one, `fasthist.intake.read` says.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not tensors or not set(map(type, tensors)) <= plain_types(torch):
+        return None
+    if "torch.distributed.fsdp" in sys.modules and any(
+        getattr(tensor, "_is_flat_param", False) for tensor in tensors
+    ):
+        return None
+    device, *others = set(map(_device_of, tensors))
+    if others or device.type != TORCH_KIND or any(map(_is_nested, tensors)):
+        return None
+    if set(map(_layout_of, tensors)) != {torch.strided}:
+        return None
+    names, tensor_type = _torch_names(torch), torch.Tensor
+    dtypes = list(map(_dtype_of, tensors))
+    if not names.keys() >= set(dtypes) or any(map(tensor_type.is_neg, tensors)):
+        return None
+    formats = tuple(map(names.__getitem__, dtypes))
+    try:
+        addresses = np.array(list(map(tensor_type.data_ptr, tensors)), dtype=np.uint64)
+    except RuntimeError:  # some hold no memory of their own
+        return None
+    sizes = tuple(map(tensor_type.numel, tensors))
+    if not addresses.all() and any(sizes[i] for i in np.flatnonzero(addresses == 0)):
+        return None
+    dims: list[tuple[tuple[int, int], ...]] = [()] * len(tensors)
+    number = device.index or 0
+    streams = {number: torch.cuda.current_stream(number).cuda_stream}
+    contiguous = list(map(tensor_type.is_contiguous, tensors))
+    unaligned = addresses % _MOST_BYTES > 0
+    if unaligned.any() or not all(contiguous):
+        for i, tensor in enumerate(tensors):
+            if unaligned[i] or not contiguous[i]:
+                array = from_torch(tensor, int(addresses[i]), torch, FORMATS[formats[i]], streams)
+                addresses[i], dims[i] = array.address, array.dims
+    return DeviceArrays(number, addresses, sizes, tuple(dims), formats, list(streams.values()), [])
+
+
+_MOST_BYTES = 8
+"""Of an element."""
+
+
+@functools.cache
+def _torch_names(torch: Any) -> dict[Any, str]:
+    """Return the formats by torch's dtypes."""
+    return {getattr(torch, name): name for name in FORMATS if hasattr(torch, name)}
 
 
 def is_on_gpu(values: Any, dlpack_device: tuple[int, int] | None) -> bool:
@@ -121,7 +198,7 @@ def _from_interface(values: Any, interface: dict[str, Any]) -> DeviceArray:
     row = _format(own.name if isinstance(own, np.dtype) else np.dtype(typestr).name)
     shape, address = interface["shape"], interface["data"][0]
     strides = interface.get("strides") or _contiguous(shape, row.bits // 8)
-    from fasthist.kernels.cuda.primitives import gpu_of
+    from fasthist.kernels.cuda.device import gpu_of
 
     device = gpu_of(address) if address else 0
     return _array(address, shape, strides, row, device, interface.get("stream") or 0, values)
@@ -162,7 +239,8 @@ def _from_dlpack(values: Any, device: int) -> DeviceArray:
     strides = _contiguous(shape, row.bits // 8)
     if tensor.strides:
         strides = [stride * (row.bits // 8) for stride in tensor.strides[: tensor.ndim]]
-    # The capsule keeps the memory until it is gone itself, since nobody has taken it over.
+    # The capsule keeps the memory until it is gone itself, since nobody has taken it over: as long as it is there, JAX copies
+    # an array that a function is given to keep, instead of letting it write there.
     address = (tensor.data or 0) + tensor.byte_offset
     return _array(address, shape, strides, row, device, _LEGACY_STREAM, capsule)
 

@@ -23,7 +23,7 @@ class PendingHistogram(Histogram):
     """
 
     def __init__(self, find: Callable[[int], Histogram], number: int) -> None:
-        vars(self)["_find"] = find, number
+        object.__setattr__(self, "_find", (find, number))  # faster than through a dict
 
     def __getattr__(self, name: str) -> Any:
         # Python asks here only for what it has not found.

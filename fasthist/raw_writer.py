@@ -44,6 +44,7 @@ class RawWriter:
         self._thinning = thinning
         self._size_warning = SizeWarning()
         self._ranges: dict[str, Range] = {}  # of each tag's values so far
+        self._tags: set[str] = set()  # that are known to be fit to be written
         self._open_writers()
 
     def _open_writers(self) -> None:

@@ -292,8 +292,9 @@ class SummaryWriter(RawWriter):
             if not self._thinning.keeps_last:
                 tree = {tag: leaf for tag, leaf in tree.items() if tag not in late}
         found = compute.histograms(tree)
-        for tag in found:
+        for tag in found.keys() - self._tags:
             messages.check_tag(tag)
+        self._tags |= found.keys()
         for tag in late & found.keys():
             one = {tag: found.pop(tag)}
             self._thinning.skip(

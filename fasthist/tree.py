@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fasthist.errors import ArgumentError
+from fasthist.gpu_intake import plain_types
 from fasthist.hist import Histogram
 from fasthist.intake import Bits
 
@@ -138,6 +139,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     ArgumentError
         Two leaves have the same tag, or the tree itself is an array.
     """
+    torch = sys.modules.get("torch")
+    if torch is not None and type(tree) is dict and "" not in tree:
+        # No need to walk: a third of what `histograms` takes for tensors of a GPU.
+        kinds = set(map(type, tree.values()))
+        if kinds <= plain_types(torch) and set(map(type, tree)) == {str}:
+            return tree
     found: dict[str, Any] = {}
     for tag, leaf in leaves(tree):
         if not tag:

@@ -7,7 +7,6 @@ in for.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
 import types as python
@@ -98,11 +97,6 @@ class Kernel:
         return self.run
 
 
-class Event:
-    def wait(self, stream):
-        pass
-
-
 def primitives():
     """Make what stands in for `fasthist.kernels.cuda.primitives`."""
     cuda = namespace(
@@ -115,20 +109,11 @@ def primitives():
         atomic=namespace("atomic", add=atomic_add, max=atomic_max),
         syncthreads=nothing,
     )
-    memory = namespace(
-        "numba_cuda",
-        gpus=[contextlib.nullcontext()],
-        to_device=lambda array, stream=0: np.array(array),  # noqa: ARG005
-        synchronize=nothing,
-        device_array=np.empty,
-        mapped_array=np.zeros,
-    )
     return namespace(
         f"{PACKAGE}.primitives",
         SIMULATED=True,
         THREADS=512,
         cuda=cuda,
-        numba_cuda=memory,
         kernel=Kernel,
         device=numba.njit,
         load_vector=loader(32, 4),
@@ -137,11 +122,6 @@ def primitives():
         as_float64=cast(types.float64),
         bits32=cast(types.uint32),
         bits64=cast(types.uint64),
-        address_of=lambda array: array.ctypes.data,
-        gpu_of=lambda _: 0,
-        event_after=lambda _: Event(),
-        is_done=lambda _: True,
-        stream_of=lambda _: 0,
     )
 
 
@@ -163,5 +143,5 @@ def load():
         sys.modules.update(known)
         vars(package).clear()
         vars(package).update(attributes)
-    device._blocks_at_once = lambda *_: 1
+    device.gpu.blocks_at_once = lambda *_: 1
     return tally.tally_on_devices, device

@@ -8,7 +8,6 @@ import numpy as np
 
 import fasthist
 from fasthist.kernels.cuda.device import open_device
-from fasthist.kernels.cuda.primitives import address_of, numba_cuda
 
 CHUNK = 256
 """Elements in a chunk, where tests look at what happens at its borders."""
@@ -24,15 +23,17 @@ class OnGpu:
         after = sum(step for step in reach if step > 0) + array.itemsize
         first = array.__array_interface__["data"][0] - before
         content = ctypes.string_at(first, before + after) if array.size else b""
-        self.memory = numba_cuda.to_device(np.frombuffer(bytes(32) + content, dtype=np.uint8))
-        # As far from a multiple of 16 as it is here.
-        begin = address_of(self.memory)
-        begin += (first - begin) % 16
-        shifted = np.zeros(self.memory.size, dtype=np.uint8)
-        shifted[begin - address_of(self.memory) :][: len(content)] = np.frombuffer(
-            content, np.uint8
-        )
-        self.memory.copy_to_device(shifted)
+        gpu = open_device(0).gpu
+        with gpu.current():
+            self.memory = gpu.upload(np.zeros(32 + len(content), dtype=np.uint8))
+            # As far from a multiple of 16 as it is here.
+            begin = self.memory.address
+            begin += (first - begin) % 16
+            shifted = np.zeros(self.memory.size, dtype=np.uint8)
+            shifted[begin - self.memory.address :][: len(content)] = np.frombuffer(
+                content, np.uint8
+            )
+            gpu.copy(self.memory, shifted)
         self.__cuda_array_interface__ = {
             "shape": array.shape,
             "typestr": array.dtype.str,

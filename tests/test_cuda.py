@@ -5,6 +5,7 @@ Runs on a GPU, or in the simulator of one (``NUMBA_ENABLE_CUDASIM=1``). `test_ke
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
@@ -391,6 +392,28 @@ def test_a_device_out_of_memory_says_so_and_works_on(on_gpu, monkeypatch):
     assert on_gpu.histogram(NORMAL).num == NORMAL.size
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_between_two_launches_leaves_no_counts_behind(
+    interruption, on_gpu, monkeypatch
+):
+    from fasthist.kernels.cuda import device
+
+    assert on_gpu.histogram(NORMAL).num == NORMAL.size
+    array = on_gpu.OnGpu(NORMAL[:100])
+    run, launched = device.driver.Call.run, []
+
+    def interrupted(call, *where):
+        launched.append(call)
+        if len(launched) == 2:
+            raise interruption
+        run(call, *where)
+
+    monkeypatch.setattr(device.driver.Call, "run", interrupted)
+    with pytest.raises(interruption):
+        fasthist.histogram(array)
+    assert fasthist.histogram(array).num == 100
+
+
 # -- producers -----------------------------------------------------------------------------------
 
 
@@ -509,6 +532,66 @@ def test_tensors_of_torch(on_cuda, need):
             here[tag].num, here[tag].min, here[tag].max,
         ), tag  # fmt: skip
         assert found[tag].sum == pytest.approx(here[tag].sum, rel=1e-12)
+
+
+@pytest.fixture
+def taken_for_cuda(need, monkeypatch):
+    """Have all tensors on the CPU taken for such on a GPU by what asks many at once; count what it was given."""
+    from fasthist import gpu_intake
+    from fasthist.kernels.cuda.primitives import SIMULATED
+
+    torch = need("torch")
+    if not SIMULATED:
+        pytest.skip("a GPU cannot read them")
+    monkeypatch.setattr(gpu_intake, "TORCH_KIND", "cpu")
+    stream = types.SimpleNamespace(cuda_stream=0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    taken, all_of_torch = [], gpu_intake.all_of_torch
+
+    def noted(tensors):
+        found = all_of_torch(tensors)
+        taken.append(found is not None)
+        return found
+
+    monkeypatch.setattr(gpu_intake, "all_of_torch", noted)
+    return taken
+
+
+def test_many_tensors_of_torch_at_once(taken_for_cuda, need):
+    torch = need("torch")
+    normal = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    bytes_ = torch.frombuffer(bytearray(normal.numpy().tobytes()), dtype=torch.uint8)
+    tensors = {
+        "plain": normal, "transposed": normal.T, "columns": normal[:, 2:5], "offset": normal.reshape(-1)[1:],
+        "expanded": normal[:1].expand(5, 30), "scalar": normal[0, 0], "empty": normal[:0],
+        "half": normal.half(), "brain": normal.bfloat16()[3:, 1:], "integers": normal.mul(9).long(),
+        "unaligned": bytes_[3:4003], "parameter": torch.nn.Parameter(normal),
+    }  # fmt: skip
+    found = fasthist.histograms(tensors, buckets="tensorflow")
+    assert taken_for_cuda == [True]
+    for tag, tensor in tensors.items():
+        here = fasthist.histogram(tensor, buckets="tensorflow")
+        assert np.array_equal(found[tag].counts, here.counts), tag
+        assert (found[tag].num, found[tag].min) == (here.num, here.min), tag
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+def test_special_tensors_of_torch_are_looked_at_one_by_one(taken_for_cuda, need):
+    torch = need("torch")
+    plain = torch.ones(6)
+    specials = {
+        "negative": torch.tensor([1 + 2j, 3 + 4j]).conj().imag,
+        "complex": torch.ones(2, dtype=torch.complex64),
+        "sparse": plain.to_sparse(),
+        "nested": torch.nested.nested_tensor([plain, plain[:2]]),
+        "meta": torch.ones(3, device="meta"),
+    }
+    for special in specials.values():
+        with contextlib.suppress(ArrayError):
+            fasthist.histograms({"plain": plain, "special": special})
+    with contextlib.suppress(ArrayError):
+        fasthist.histograms({"plain": plain, "array": NORMAL})
+    assert taken_for_cuda == [False] * (len(specials) + 1)
 
 
 def test_parameters_and_gradients_of_torch(on_cuda, need):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from types import SimpleNamespace
@@ -352,6 +353,17 @@ def test_a_process_that_dies_costs_one_case():
     assert len(starts) == 4
     assert command.run_cases(["a"], Budget(4, lambda: 0), start) == ([], ["a"])
     assert len(starts) == 4
+
+
+def test_the_measuring_process_finds_packages_where_this_one_does(monkeypatch):
+    given = {}
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    monkeypatch.setattr(
+        command, "output", lambda *_, **variables: given.update(variables) or (0, "")
+    )
+    command.start_measuring(["a case"], 1)
+    paths = given["PYTHONPATH"].split(os.pathsep)
+    assert paths == [str(command.ROOT), str(command.HERE), "/of/the/user"]
 
 
 def test_the_process_that_measures(need):

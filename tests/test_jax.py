@@ -619,3 +619,31 @@ def test_torchs_writer_is_a_writer_within_jit(jax, adapter, need, tmp_path):
     ]
     with pytest.raises(fasthist.errors.ArgumentError, match="writer=7 takes no histograms"):
         adapter.add_histograms(7, {"w": jax.numpy.ones(3)}, 0)
+
+
+# -- memory that JAX gives away ---------------------------------------------------------------------------
+
+
+class OnGpu:
+    """A JAX array on the CPU that gives its capsule for a GPU's stream, as one on a GPU does."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, stream=None):
+        assert stream == 1
+        return self.array.__dlpack__()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_memory_is_not_given_away_while_it_is_counted(held, jax):
+    from fasthist import gpu_intake
+
+    doubled = jax.jit(lambda x: x * 2, donate_argnums=0)
+    array = jax.block_until_ready(jax.numpy.ones(1 << 16))
+    found = gpu_intake._from_dlpack(OnGpu(array), 0)
+    address = found.address
+    if not held:
+        del found
+    result = jax.block_until_ready(doubled(array))
+    assert (result.unsafe_buffer_pointer() == address) == (not held)

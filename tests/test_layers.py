@@ -53,6 +53,9 @@ ORDER = (
     "kernels.cuda.count",
     "kernels.cuda.finish",
     "kernels.cuda.batch",
+    "kernels.cuda.cubins",
+    "kernels.cuda.driver",
+    "kernels.cuda.simulated",
     "kernels.cuda.device",
     "kernels.cuda.tally",
     "kernels.cuda.upload",
@@ -321,13 +324,13 @@ def test_a_kernel_is_compiled_again_when_anything_compiled_in_changes(tmp_path):
     assert not reached & {"cli", "compute", "tree"}
     package = tmp_path / "fasthist"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.nb?"))
-    assert jit._digest(package) == jit._KERNELS
+    assert jit.digest(package, "kernels/*.py") == jit._KERNELS
     for module in sorted(reached):
         path = package / f"{module.replace('.', '/')}.py"
         text = path.read_text(encoding="utf-8")
         path.write_text(text + "# changed\n", encoding="utf-8")
-        assert jit._digest(package) != jit._KERNELS, module
+        assert jit.digest(package, "kernels/*.py") != jit._KERNELS, module
         path.write_text(text, encoding="utf-8")
     with (package / "compute.py").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
-    assert jit._digest(package) == jit._KERNELS
+    assert jit.digest(package, "kernels/*.py") == jit._KERNELS

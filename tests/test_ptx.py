@@ -14,7 +14,7 @@ import strategies
 
 from fasthist.kernels.cuda import require
 
-TARGETS = [(7, 5), (8, 0), (9, 0), (10, 0), (12, 0)]
+TARGETS = [(7, 5), (9, 0), (12, 0)]
 
 FORMATS = [name for name, dtype in strategies.DTYPES.items() if dtype.itemsize > 1]
 

@@ -26,7 +26,7 @@ import fasthist
 from fasthist.buckets import Buckets
 from fasthist.errors import ArgumentError, EventFileError, FasthistError, MessageError
 from fasthist.events import messages, parsing, record, restoring
-from fasthist.events.reader import raw_values
+from fasthist.events.reader import raw_events
 from fasthist.events.recordfile import BLOCK, RecordFile
 from fasthist.hist import Histogram
 
@@ -1004,20 +1004,24 @@ def test_record_file(tmp_path):
     assert list(file) == found[2:]
 
 
-def test_raw_values(tmp_path):
+def test_raw_events(tmp_path):
     h = fasthist.histogram([1.0, 2.0])
     values = [messages.histogram_value("a", **h.to_raw()), messages.scalar_value("b", 0.5)]
     path = put(tmp_path, messages.summary_event(values, 1.5, 7), b"\xff", histogram_event(8))
     put(tmp_path / "inner", histogram_event(9))
     data = bytearray(path.read_bytes())
     path.write_bytes(data + data[:30])
-    found = list(raw_values(tmp_path))
-    assert found[:2] == [("a", 7, 1.5, values[0]), ("b", 7, 1.5, values[1])]
-    assert [row[:2] for row in found] == [("a", 7), ("b", 7), ("a", 8)]
+    found = list(raw_events(tmp_path))
+    assert found[1] == (7, 1.5, False, [("a", values[0]), ("b", values[1])])
+    assert [(event.step, [tag for tag, _ in event.values]) for event in found] == [
+        (0, []),
+        (7, ["a", "b"]),
+        (8, ["a"]),
+    ]
     data[30] ^= 1
     path.write_bytes(data)
-    assert list(raw_values(tmp_path)) == found
-    assert list(raw_values(tmp_path / "none")) == []
+    assert list(raw_events(tmp_path)) == found[1:]
+    assert list(raw_events(tmp_path / "none")) == []
 
 
 @given(st.binary(max_size=40))

@@ -66,6 +66,21 @@ def test_a_third_life(tmp_path):
     assert shown(fast_loader(tmp_path, "scalars", lambda f: shown(f) == expected)) == expected
 
 
+def test_what_a_second_life_forgot_does_not_come_back(tmp_path):
+    first_life(tmp_path)
+    for step in (
+        5,
+        8,
+    ):  # "late" was at 6, 7, 8 and 9 in the first life, and nowhere since the second
+        with SummaryWriter(tmp_path, purge_step=step) as writer:
+            writer.add_scalar("loss", 100, step)
+    assert shown(python_loader(tmp_path, "scalars")) == {
+        "loss": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 100, 8: 100},
+        "other": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+        "late": {},
+    }
+
+
 def test_histograms_are_forgotten_too(tmp_path):
     with SummaryWriter(tmp_path) as writer:
         for step in range(10):
@@ -79,6 +94,19 @@ def test_histograms_are_forgotten_too(tmp_path):
         steps = [step for step, _ in found[".", "a"]]
         assert sorted(set(steps)) == [0, 1, 2, 3, 8]
         assert found[".", "a"][-1][1][:, 2].sum() == 2
+
+
+def test_counts_written_again_are_not_histograms(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_histogram("a", [1.0, float("nan")], 2)
+        for step in (3, 8):
+            writer.add_histogram("a", [1.0], step)
+        writer.add_histogram("a", [1.0, float("nan")], 9)
+    SummaryWriter(
+        tmp_path, purge_step=5
+    ).close()  # "a" at 3 and "a/nan_count" at 2 are written again
+    found = [(step, h.num, h.nan_count) for _, _, step, _, h in fasthist.read(tmp_path)]
+    assert found == [(2, 1, 1), (3, 1, 0), (8, 1, 0), (9, 1, 1), (3, 1, 0)]
 
 
 def test_without_a_first_life(tmp_path):

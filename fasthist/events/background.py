@@ -167,7 +167,8 @@ class Log:
                 if isinstance(error, WriteError) and self._retry_at and self._lacks_room(entry):
                     text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
                     raise QueueFullError(error.errno, text, error.filename) from error
-                self._losses.append(error)
+                # Frames in its traceback hold the writer, which could then not be garbage-collected.
+                self._losses.append(error.with_traceback(None))
 
     def _running(self) -> threading.Thread | None:
         """Return the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
@@ -180,6 +181,8 @@ class Log:
         self._starting = True
         try:
             endings.watch_process(self)
+            # What was asked of a thread that has ended is asked again; answered here too, it would swallow an error.
+            self._wake = queue.SimpleQueue()
             thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
             thread.start()
             self._thread = thread
@@ -218,7 +221,10 @@ class Log:
                     # It was closed meanwhile, and nothing is left; or it died, and all of it is.
                     return self.ask(what, None if until is None else until - time.monotonic())
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame, and with it the writer
         return True
 
     def open(self) -> None:
@@ -233,10 +239,18 @@ class Log:
         """Have all written and the thread ended; say whether it was done in time."""
         try:
             done = self.ask("close", wait)
-        except WriteError:
+        except WriteError as error:
             self.told = True
+            loss = self._take_losses() if self.at_end else None  # nobody will call again
+            if loss is not None:
+                error.add_note("\n".join([str(loss), *getattr(loss, "__notes__", ())]))
             raise
         return done
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are events that are not in a file."""
+        return bool(self._incoming or self._held)
 
     # -- the thread's side ------------------------------------------------------------------------
 
@@ -304,9 +318,13 @@ class Log:
             self._retry_at = time.monotonic() + RETRY_SECS
         if error is None or not requests:
             self._failure = error
+        answer = error or (self._take_losses() if requests else None)
         for request in requests:
-            request.answer.put(error or self._take_losses())
-        return closing and error is None
+            request.answer.put(answer)
+        is_closed = closing and error is None
+        # The caller's frames, and with them the writer, are in its traceback; this frame is in that of a loss kept here.
+        error = answer = None
+        return is_closed
 
     def _end(self) -> bool:
         """Say that the thread ends, unless more came in meanwhile."""
@@ -363,14 +381,17 @@ class Log:
                 records.insert(0, frame(count))
             try:
                 arrived = records[: file.append(records)]
-            finally:
-                if not file.usable:
+            except BaseException:
+                if not file.usable and not self._changed():
                     self._give_up()
+                raise
             if self._changed():
                 changes += 1
                 if changes == 3:  # as where the system gives no true sizes: not for ever
                     raise self._losses.pop()
                 continue
+            if not file.usable:
+                self._give_up()
             self.nbytes += sum(map(len, arrived))
             if arrived and dropped != self._told_dropped:
                 self._told_dropped = dropped

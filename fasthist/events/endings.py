@@ -33,6 +33,8 @@ class _Log(Protocol):
     told: bool
     at_end: bool
 
+    @property
+    def holds(self) -> bool: ...
     def close(self, wait: float | None = None) -> bool: ...
     def forget(self) -> None: ...
 
@@ -66,9 +68,9 @@ def _close_for_good(log: _Log) -> None:
     told, log.at_end = log.told, True
     try:
         done = log.close(PATIENCE)
-    except WriteError:
-        # Nobody is left to catch it, but Python prints it; worth doing unless close() has said so already.
-        if not told:
+    except WriteError as error:
+        # Nobody is left to catch it, but Python prints it: unless close() has said already that this is held.
+        if not (told and log.holds) or hasattr(error, "__notes__"):
             raise
     else:
         if not done:

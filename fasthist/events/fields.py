@@ -31,6 +31,7 @@ HISTO_LIMITS = 6
 HISTO_COUNTS = 7
 
 # Fields of fasthist's own, which other readers skip: no message of TensorFlow's has a number near theirs.
+EVENT_WRITTEN_AGAIN = 1001
 HISTO_ZERO_COUNT = 1001
 HISTO_SQUARED_DEVIATIONS = 1002
 TENSOR_MOMENTS = 1001

@@ -92,6 +92,7 @@ class EventFile:
         self.size = 0
         self.usable = True
         self._checked = 0
+        self._torn = 0  # bytes behind the last whole record that could not be cut off
         self._synced = 0
         self._unsynced_folders = [*folders]
         self._file = FileIO(path, "xb", opener=_open_to_append)
@@ -112,7 +113,8 @@ class EventFile:
         except OSError:
             # It is at the end of the file, wherever that was, and is to be written again elsewhere.
             with contextlib.suppress(OSError):
-                self._file.truncate(max(status.st_size - (self.size - self._checked), 0))
+                surplus = self.size + self._torn - self._checked
+                self._file.truncate(max(status.st_size - surplus, 0))
             self.size = self._checked
             raise
         self._checked = self.size
@@ -122,11 +124,12 @@ class EventFile:
             # The system takes what is written into a deleted file, and nobody can ever read it.
             lost = f"the event file was deleted, and {self._checked:,} bytes with it"
             raise FileNotFoundError(errno.ENOENT, lost, self.name)
-        if status.st_size < self.size:
-            left = max(status.st_size - (self.size - self._checked), 0)
+        end = self.size + self._torn
+        if status.st_size < end:
+            left = max(status.st_size - (end - self._checked), 0)
             lost = f"the event file was cut from {self._checked:,} to {left:,} bytes by another program"
             raise OSError(errno.EIO, lost, self.name)
-        if status.st_size > self.size:
+        if status.st_size > end:
             text = "another program has written to the event file, which readers may give up at"
             raise OSError(errno.EIO, text, self.name)
         try:
@@ -158,8 +161,9 @@ class EventFile:
             if not arrived:
                 raise
             return arrived
-        except BaseException:  # what ends a thread, or Ctrl-C
+        except BaseException:  # what ends a thread, or Ctrl-C: how much was written is not known
             self._cut(None)
+            self.usable = False
             raise
         self.size += len(data)
         return len(records)
@@ -167,11 +171,14 @@ class EventFile:
     def _cut(self, surplus: int | None) -> None:
         """Cut so many bytes off the end, or all behind the last whole record; where it cannot be done, give up."""
         # Never to an absolute size: somebody may have made the file shorter, and a hole hides what is behind it.
+        end = os.fstat(self._file.fileno()).st_size
+        if surplus is None:
+            surplus = max(end - self.size, 0)
         try:
-            end = os.fstat(self._file.fileno()).st_size
-            self._file.truncate(min(end, self.size) if surplus is None else max(end - surplus, 0))
+            self._file.truncate(max(end - surplus, 0))
         except OSError:
             self.usable = False
+            self._torn = surplus
 
     def publish(self, *, fsync: bool) -> None:
         """Have the system write to the disk, if asked; other processes see the file as it grows."""

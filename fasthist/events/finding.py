@@ -199,7 +199,7 @@ class RunFiles(Generic[Restored]):
                     self._others_rows.add(read_text(value.tag))
             share = zeros.get(value.tag, math.nan) if zeros else math.nan
             histograms.append(Found(read_text(value.tag), place, form, specials, share))
-        for tag, counts in told.items():
+        for tag, counts in () if event.again else told.items():
             if all(map(_is_count, counts)):
                 histograms.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
         if is_back:

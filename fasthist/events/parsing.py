@@ -46,6 +46,7 @@ _SUMMARY = fields.EVENT_SUMMARY << 3 | DELIMITED
 _SOURCE = fields.EVENT_SOURCE_METADATA << 3 | DELIMITED
 _WRITER = fields.SOURCE_WRITER << 3 | DELIMITED
 _SESSION = fields.EVENT_SESSION_LOG << 3 | DELIMITED
+_AGAIN = fields.EVENT_WRITTEN_AGAIN << 3 | VARINT
 _STATUS = fields.SESSION_STATUS << 3 | VARINT
 _VALUE = fields.SUMMARY_VALUE << 3 | DELIMITED
 
@@ -93,7 +94,10 @@ _MOST_ROWS = 1 << 20
 
 
 class Event(NamedTuple):
-    """An event: places of each ``Summary.Value``, of its source and file version, and whether a session starts."""
+    """An event: places of each ``Summary.Value``, of its source and of its file version.
+
+    `starts` says that a session starts, `again` that a restarted run has written values of its first life once more.
+    """
 
     wall_time: float
     step: int
@@ -101,6 +105,7 @@ class Event(NamedTuple):
     source: Place | None
     version: Place | None
     starts: bool
+    again: bool
 
 
 class Value(NamedTuple):
@@ -140,7 +145,8 @@ class Rows(NamedTuple):
 
 def read_event(data: bytes) -> Event:
     """Decode an event, the payload of a record."""
-    wall_time, step, source, version, starts = 0.0, 0, None, None, False
+    wall_time, step, source, version = 0.0, 0, None, None
+    starts = again = False
     values: list[Place] = []
     for key, at, stop in split(data, 0, len(data)):
         if key == _SUMMARY:
@@ -159,12 +165,14 @@ def read_event(data: bytes) -> Event:
             source = at, stop
         elif key == _VERSION:
             version = at, stop
+        elif key == _AGAIN:
+            again = bool(at)
         elif key == _SESSION:
             starts = any(
                 inner == _STATUS and status == fields.SESSION_START
                 for inner, status, _ in split(data, at, stop)
             )
-    return Event(wall_time, step, values, source, version, starts)
+    return Event(wall_time, step, values, source, version, starts, again)
 
 
 def read_writer(data: bytes, place: Place) -> bytes:

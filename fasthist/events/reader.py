@@ -1,7 +1,7 @@
 """`read`: the histograms in event files of any writer, even while they are written.
 
-`read` returns the histograms of files and runs, with the guarantees of `fasthist.events.finding`; `raw_values` returns
-the values of one run as bytes, for a caller that writes them again.
+`read` returns the histograms of files and runs, with the guarantees of `fasthist.events.finding`; `raw_events` returns
+the events of one run without decoding their values, for a caller that writes them again.
 """
 
 from __future__ import annotations
@@ -133,8 +133,18 @@ class EventReader:
                         yield ReadHistogram(name, found.tag, event.step, event.wall_time, histogram)
 
 
-def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, float, bytes]]:
-    """Yield tag, step, wall time and encoded ``Summary.Value`` of every value in the event files of one run.
+class RawEvent(NamedTuple):
+    """An event whose values are not decoded."""
+
+    step: int
+    wall_time: float
+    starts: bool
+    values: list[tuple[str, bytes]]
+    """Tag and encoded ``Summary.Value``."""
+
+
+def raw_events(log_dir: str | os.PathLike[str]) -> Iterator[RawEvent]:
+    """Yield every event in the event files of one run.
 
     Skips directories in it, and damaged or incomplete records; `log_dir` need not exist. Holds one block or one record.
     """
@@ -149,5 +159,4 @@ def raw_values(log_dir: str | os.PathLike[str]) -> Iterator[tuple[str, int, floa
                     (read_text(read_value(payload, place).tag), payload[slice(*place)])
                     for place in event.values
                 ]
-                for tag, value in values:
-                    yield tag, event.step, event.wall_time, value
+                yield RawEvent(event.step, event.wall_time, event.starts, values)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
+from fasthist.events import fields
 from fasthist.events.messages import purge_events, summary_event
-from fasthist.events.reader import raw_values
+from fasthist.events.reader import raw_events
+from fasthist.events.wire import integer_field
 
 
 def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
@@ -19,18 +22,39 @@ def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
     the last value to keep is written again. Without one to keep, that loader forgets a tag's old steps once it is written
     again.
     """
-    kept: dict[str, tuple[int, float, bytes]] = {}
-    stale: set[str] = set()
-    for tag, at, wall_time, value in raw_values(log_dir) if log_dir else ():
-        if at >= step:
-            stale.add(tag)
-        else:
-            kept[tag] = at, wall_time, value
-            stale.discard(tag)
+    kept, stale, starts = _last_values(log_dir, step, []) if log_dir else ({}, set(), [])
+    if starts:  # the run was restarted before: values that are forgotten already must not come back
+        kept, stale, _ = _last_values(log_dir, step, starts)
     again: dict[tuple[int, float], list[bytes]] = {}  # what was in one event stays in one
     for tag in sorted(stale & kept.keys()):
         at, wall_time, value = kept[tag]
         again.setdefault((at, wall_time), []).append(value)
     return purge_events(time.time(), step) + [
-        summary_event(values, wall_time, at) for (at, wall_time), values in again.items()
+        summary_event(values, wall_time, at) + integer_field(fields.EVENT_WRITTEN_AGAIN, 1)
+        for (at, wall_time), values in again.items()
     ]
+
+
+def _last_values(
+    log_dir: str | os.PathLike[str], step: int, starts: list[tuple[int, int]]
+) -> tuple[dict[str, tuple[int, float, bytes]], set[str], list[tuple[int, int]]]:
+    """Return the last value to keep of each tag, the tags that have later ones, and the (number, step) of each start.
+
+    Values that one of the `starts` behind them has made readers forget count as later ones.
+    """
+    kept: dict[str, tuple[int, float, bytes]] = {}
+    stale: set[str] = set()
+    seen: list[tuple[int, int]] = []
+    limits = [*itertools.accumulate((at for _, at in reversed(starts)), min, initial=step)]
+    for number, event in enumerate(raw_events(log_dir)):
+        if event.starts:
+            seen.append((number, event.step))
+        while len(limits) > 1 and number >= starts[-len(limits) + 1][0]:
+            limits.pop()
+        for tag, value in event.values:
+            if event.step >= limits[-1]:
+                stale.add(tag)
+            else:
+                kept[tag] = event.step, event.wall_time, value
+                stale.discard(tag)
+    return kept, stale, seen

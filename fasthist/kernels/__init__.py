@@ -16,13 +16,13 @@ from fasthist.dtypes import Format
 from fasthist.hist import Histogram
 from fasthist.kernels import host
 from fasthist.kernels.cuda import require
-from fasthist.kernels.cuda.plan import DeviceArray
+from fasthist.kernels.cuda.plan import DeviceArray, DeviceArrays
 
 HostArray = tuple[NDArray[Any], Format]
 
 
 def tally(
-    arrays: Sequence[HostArray | DeviceArray],
+    arrays: Sequence[HostArray | DeviceArray] | DeviceArrays,
     buckets: Buckets | int,
     threads: int,
     gpu: int | None = None,
@@ -33,7 +33,7 @@ def tally(
 
     Parameters
     ----------
-    arrays : sequence of (carrier[...], Format) or DeviceArray
+    arrays : sequence of (carrier[...], Format) or DeviceArray; or DeviceArrays
         Bit patterns in host memory, and what they mean; or where a GPU's memory holds an array.
     buckets : Buckets or int
         An int: that many uniform buckets over each array's finite [min, max].
@@ -49,6 +49,11 @@ def tally(
     list of Histogram
         One for each array. Those that a GPU counts are waited for when a value is read.
     """
+    if isinstance(arrays, DeviceArrays):
+        require()
+        from fasthist.kernels.cuda.tally import tally_on_devices
+
+        return tally_on_devices(arrays, buckets, outlined=outlined)
     there = [array for array in arrays if isinstance(array, DeviceArray)]
     here = [array for array in arrays if not isinstance(array, DeviceArray)]
     counted: list[Histogram] = []

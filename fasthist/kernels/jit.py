@@ -97,9 +97,9 @@ def each_compiled(on_kernel: Callable[[], None]) -> Iterator[None]:
 _IMPORT = re.compile(r"^from fasthist\b([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
-def _digest(package: Path) -> str:
-    """Hash the kernels' modules and all that these import, whose values are compiled in."""
-    waiting = sorted((package / "kernels").glob("*.py"))
+def digest(package: Path, kernels: str) -> str:
+    """Hash the kernels' modules, by a pattern, and all that these import, whose values are compiled in."""
+    waiting = sorted(package.glob(kernels))
     sources: dict[Path, str] = {}
     while waiting:
         path = waiting.pop()
@@ -115,12 +115,12 @@ def _digest(package: Path) -> str:
     return hashlib.sha256("".join(sources[path] for path in sorted(sources)).encode()).hexdigest()
 
 
-_KERNELS = _digest(Path(__file__).parents[1])
+_KERNELS = digest(Path(__file__).parents[1], "kernels/*.py")
 
 
 @functools.cache
-def _text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+def _digest_of(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -136,7 +136,10 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         # and compile all again after the same version is installed once more. What the files hold decides instead.
         # Nothing public does it; a version of Numba without these names is no worse than without this.
         with contextlib.suppress(AttributeError):
-            kernel._cache._cache_file._source_stamp = (_text(function.__code__.co_filename), _KERNELS)
+            kernel._cache._cache_file._source_stamp = (
+                _digest_of(function.__code__.co_filename),
+                _KERNELS,
+            )
         return kernel
 
     return decorate

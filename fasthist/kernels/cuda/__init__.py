@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
 
 from fasthist.errors import DeviceError
 
@@ -23,15 +28,36 @@ def require() -> None:
     if importlib.util.find_spec("numba_cuda") is None:
         msg = f"a GPU is to count, and numba-cuda is not installed. Run: {_INSTALL}. {_HINT}"
         raise DeviceError(msg)
-    from numba import config, cuda
+    from fasthist.kernels.cuda.primitives import SIMULATED
 
-    if config.ENABLE_CUDASIM or cuda.is_available():  # type: ignore[attr-defined, no-untyped-call]
+    if SIMULATED:
         return
-    from numba.cuda.cudadrv.driver import driver
+    try:
+        from fasthist.kernels.cuda.driver import gpu_count
 
-    if not driver.is_available:
-        why = str(driver.initialization_error).strip().split("\n")[0]
-        msg = f"a GPU is to count, and there is no NVIDIA driver for it ({why}). {_HINT}"
-        raise DeviceError(msg)
-    msg = f"a GPU is to count, and numba-cuda finds no toolkit to compile with. Run: {_INSTALL}. {_HINT}"
+        if gpu_count():
+            return
+        why = "it sees no GPU"
+    except Exception as error:  # noqa: BLE001 - without a driver, whatever its bindings raise
+        why = str(error).strip().split("\n")[0]
+    msg = f"a GPU is to count, and there is no NVIDIA driver for it ({why}). {_HINT}"
     raise DeviceError(msg)
+
+
+@contextlib.contextmanager
+def row_stack() -> Iterator[None]:
+    """Give numpy back, for a moment, the name that numba-cuda 0.30 asks for when it is imported.
+
+    numpy 2.5 has dropped it, and 2.0 to 2.4 warn of it. With a limit for numpy among our requirements instead, users would get
+    an older numpy for all they do, and those who have installed numba-cuda themselves would be no better off.
+    """
+    missing = "row_stack" not in vars(np)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if missing:
+            vars(np)["row_stack"] = np.vstack
+        try:
+            yield
+        finally:
+            if missing:
+                del vars(np)["row_stack"]

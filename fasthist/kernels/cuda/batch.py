@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fasthist.errors import DeviceError
 from fasthist.kernels.cuda.finish import HEAD
 from fasthist.kernels.cuda.plan import PLAIN, Need, Plan
-from fasthist.kernels.cuda.primitives import is_done
 from fasthist.kernels.cuda.slots import N_SLOTS
 
 
@@ -42,6 +41,8 @@ class Answer(NamedTuple):
 
 class Owner(Protocol):
     """What counts a batch, a `device.Device`."""
+
+    gpu: Any
 
     def errors(self) -> AbstractContextManager[None]:
         """Raise what CUDA raises within a ``with`` statement as `DeviceError`."""
@@ -90,7 +91,7 @@ class Batch:
         try:
             with self._device.errors():
                 self._wait()
-                mail = np.asarray(self._mail)
+                mail = self._mail.array
                 self._answers = [
                     _read(mail, out, need)
                     for out, need in zip(self._plan.outs, self._needs, strict=True)
@@ -101,9 +102,12 @@ class Batch:
         self._mail = self._event = self._kept = None
 
     def _wait(self) -> None:
-        # Asked again and again, and not waited for in the driver: so the GIL is free, and no context is needed.
-        pause = 2e-5
-        while not is_done(self._event):
+        # Asked again and again, and not waited for in the driver: so the GIL is free.
+        gpu, pause = self._device.gpu, 2e-5
+        while True:
+            with gpu.current():
+                if gpu.has_come(self._event):
+                    return
             time.sleep(pause)
             pause = min(1.5 * pause, 1e-3)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
+import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,27 +29,29 @@ from fasthist.kernels.cuda.formats import NARROW
 from fasthist.kernels.cuda.plan import (
     MOST_SAMPLE,
     PLAIN,
-    DeviceArray,
-    Launch,
+    DeviceArrays,
     Layout,
     Need,
     Plan,
     kind_of,
     make_plan,
 )
-from fasthist.kernels.cuda.primitives import (
-    SIMULATED,
-    THREADS,
-    event_after,
-    numba_cuda,
-    stream_of,
-)
+from fasthist.kernels.cuda.primitives import SIMULATED, THREADS
 from fasthist.kernels.cuda.slots import N_SLOTS, exact_cuts, magnitude_table
+
+if SIMULATED:
+    from fasthist.kernels.cuda import simulated as driver
+else:
+    from fasthist.kernels.cuda import driver  # type: ignore[no-redef]
 
 MOST_PENDING = 4
 """Batches of which nobody has read the answers yet; one more, and the oldest is waited for."""
 
 _MOST_PLANS = 16
+
+
+Counter = tuple[Any, str, tuple[Any, ...]]
+"""A kernel, its label, and its arguments between the mail and the rows."""
 
 
 class Device:
@@ -65,31 +67,30 @@ class Device:
         self.number = number
         # The simulator starts a thread of Python's for each thread of a block.
         self.threads = 8 if SIMULATED else THREADS
-        self.least_blocks = 1 if SIMULATED else 128  # Numba warns of fewer
         self.chunk = CHUNK
         self._lock = threading.RLock()
-        self._plans: OrderedDict[Any, tuple[Plan, list[Need], Any]] = OrderedDict()
-        self._streams: dict[int, Any] = {}
+        self._plans: OrderedDict[Any, _Prepared] = OrderedDict()
         self._free: list[Any] = []
         self._pending: deque[Batch] = deque()
-        self._last: tuple[int, Any] | None = None
-        with self.errors(), self.current():
-            self._work = numba_cuda.to_device(np.zeros(1, dtype=np.uint64))
-            self._sums = numba_cuda.device_array(1, dtype=np.float64)
-            self._tables = {
-                wide: numba_cuda.to_device(magnitude_table(wide=wide)) for wide in (False, True)
-            }
-            self._exact = numba_cuda.to_device(exact_cuts())
-            self._spans = numba_cuda.to_device(spans())
-            self._edges = numba_cuda.to_device(tensorflow_buckets().edges)
-            numba_cuda.synchronize()  # type: ignore[no-untyped-call]  # what was copied is there for kernels on any stream
+        self._last: Any = None
+        with self.errors():
+            self.gpu = gpu(number)
+            self.gpu.give_up = self._forget
+            with self.gpu.current():
+                upload = self.gpu.upload
+                self._work = upload(np.zeros(1, dtype=np.uint64))
+                self._sums = self.gpu.empty(1, np.float64)
+                self._tables = {wide: upload(magnitude_table(wide=wide)) for wide in (False, True)}
+                self._exact = upload(exact_cuts())
+                self._spans = upload(spans())
+                self._edges = upload(tensorflow_buckets().edges)
 
-    def count(self, arrays: Sequence[DeviceArray], *, sampled: bool) -> Batch:
+    def count(self, arrays: DeviceArrays, *, sampled: bool) -> Batch:
         """Begin to count the slots, or patterns of 8 bits, of some arrays of this device.
 
         Parameters
         ----------
-        arrays : sequence of DeviceArray
+        arrays : DeviceArrays
             At least one.
         sampled : bool
             Whether a sample of each is wanted too.
@@ -97,28 +98,21 @@ class Device:
         Raises
         ------
         DeviceError
-            The device has no memory left, or has failed.
+            The device has no memory left, or has failed; or a stream is being captured.
         """
-
-        def start(run: _Run) -> None:
-            for launch in run.plan.launches:
-                if FORMATS[launch.format].bits == 8:
-                    run.launch(count.count_codes(strided=launch.strided), launch, self._work)
-                else:
-                    kernel = count.tally(launch.format, strided=launch.strided)
-                    table = self._tables[launch.format not in NARROW]
-                    run.launch(kernel, launch, table, self._exact, self._work, self._sums)
-
-        return self._begin(arrays, sampled, functools.partial(_need, sampled=sampled), start)
+        need = functools.partial(_need, sampled=sampled)
+        with self._opened(arrays) as stream:
+            prepared = self._prepare(arrays, sampled, need, self._tally, stream)
+            return self._run(prepared, arrays, stream)
 
     def count_between(
-        self, arrays: Sequence[DeviceArray], edges: NDArray[np.float64], *, even: bool
+        self, arrays: DeviceArrays, edges: NDArray[np.float64], *, even: bool
     ) -> Batch:
         """Begin to count some arrays of this device, of more than 8 bits, between edges.
 
         Parameters
         ----------
-        arrays : sequence of DeviceArray
+        arrays : DeviceArrays
             At least one.
         edges : float64[k + 1] or float64[n_arrays, k + 1]
             The same for all, or those of each.
@@ -128,80 +122,132 @@ class Device:
         Raises
         ------
         DeviceError
-            The device has no memory left, or has failed.
+            The device has no memory left, or has failed; or a stream is being captured.
         """
         n = edges.shape[-1]
         numbers = Need(PLAIN, n + 2, n + 2, n + 2)
+        step, parts = n if edges.ndim == 2 else 0, float(n - 1) if even else 0.0
+        rest = np.int64(n), np.int64(step), np.float64(parts)
 
-        def start(run: _Run) -> None:
+        def between(name: str, strided: bool) -> Counter:
+            kernel = count.count_between(name, strided=strided)
+            return kernel, f"between {name} {strided}", (self._work, prepared_edges, *rest)
+
+        with self._opened(arrays) as stream:
+            prepared_edges = self._edges  # of the same type, for the plan
+            prepared = self._prepare(arrays, n, lambda _: numbers, between, stream)
             ordered = edges
             if edges.ndim == 2:
                 ordered = np.empty_like(edges)
-                ordered[run.plan.rows] = edges
-            there = numba_cuda.to_device(ordered.reshape(-1), stream=run.stream)
-            run.kept.append(there)
-            rest = (
-                np.int64(n),
-                np.int64(n if edges.ndim == 2 else 0),
-                float(n - 1) if even else 0.0,
-            )
-            for launch in run.plan.launches:
-                kernel = count.count_between(launch.format, strided=launch.strided)
-                run.launch(kernel, launch, self._work, there, *rest)
+                ordered[prepared.plan.rows] = edges
+            prepared_edges = self.gpu.upload(np.ascontiguousarray(ordered).reshape(-1), stream)
+            prepared.calls = []
+            return self._run(prepared, arrays, stream)
 
-        return self._begin(arrays, n, lambda _: numbers, start)
+    @contextlib.contextmanager
+    def _opened(self, arrays: DeviceArrays) -> Iterator[int]:
+        """Give the stream to run on, behind all that writes the arrays, and behind the batch before this one."""
+        with self._lock, self.errors(), self.gpu.current():
+            first, *others = arrays.streams
+            self.gpu.check(first)
+            for other in others:
+                self.gpu.check(other)
+                self.gpu.wait(first, self.gpu.record(other))
+            while len(self._pending) >= MOST_PENDING:
+                with contextlib.suppress(
+                    DeviceError, IndexError
+                ):  # whoever reads it gets the error
+                    self._pending.popleft().answers()
+            self.gpu.sweep()
+            if (
+                self._last is not None
+            ):  # also of the same handle, which may be another stream by now
+                self.gpu.wait(first, self._last)
+            yield first
 
-    def _begin(
+    def _prepare(
         self,
-        arrays: Sequence[DeviceArray],
+        arrays: DeviceArrays,
         what: int,
         need: Callable[[Layout], Need],
-        start: Callable[[_Run], None],
-    ) -> Batch:
-        while len(self._pending) >= MOST_PENDING:
-            with contextlib.suppress(DeviceError, IndexError):  # whoever reads it gets the error
-                self._pending.popleft().answers()
-        key = (what, self.chunk, *map(_layout_of, arrays))
-        with self._lock, self.errors(), self.current():
-            stream = self._enter_stream(arrays)
-            plan, needs, table = self._plans.get(key) or self._new_plan(key, arrays, need, stream)
-            self._plans.move_to_end(key)
-            mail = self._mail_of(plan.mail)
-            mail[plan.rows] = list(map(_address_of, arrays))
-            self._make_room(plan, stream)
-            run = _Run(self, plan, table, mail, stream, [table, *map(_kept_of, arrays)])
-            start(run)
-            finishing = finish()[max(len(arrays), self.least_blocks), self.threads, stream]
-            finishing(
-                table, mail, self._work, self._sums, self._spans, self._edges,
-                np.uint64(0), np.uint64(len(arrays)), np.uint64(self.chunk),
-            )  # fmt: skip
-            done = event_after(stream)
-            self._last = (arrays[0].stream, done)
-        batch = Batch(self, plan, needs, mail, done, run.kept)
+        counter: Callable[[str, bool], Counter],
+        stream: int,
+    ) -> _Prepared:
+        """Return the plan for arrays of these layouts, and bring it to the device if there is none yet."""
+        key = (what, self.chunk, arrays.sizes, arrays.dims, arrays.formats)
+        prepared = self._plans.get(key)
+        if prepared is None:
+            prepared = _Prepared()
+            layouts = arrays.layouts
+            plan = make_plan(
+                layouts, need, functools.partial(self._blocks_at_once, counter), self.chunk
+            )
+            prepared.plan, prepared.needs = plan, [need(layout) for layout in layouts]
+            prepared.table = self.gpu.upload(plan.table, stream)
+            self._plans[key] = prepared
+            if len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        prepared.counter = counter
+        return prepared
+
+    def _run(self, prepared: _Prepared, arrays: DeviceArrays, stream: int) -> Batch:
+        """Launch all kernels of a batch."""
+        plan, gpu = prepared.plan, self.gpu
+        mail = self._mail_of(plan.mail)
+        mail.array[plan.rows] = arrays.addresses
+        self._make_room(plan, stream)
+        room = self._work, self._sums
+        if not prepared.calls or prepared.room != room:
+            prepared.calls, prepared.room = self._calls(prepared, mail), room
+        for call in prepared.calls:
+            call.put(1, mail)
+            call.run(gpu, stream)
+        done = gpu.record(stream)
+        for other in arrays.streams[1:]:
+            gpu.wait(other, done)
+        self._last = done
+        kept = [*arrays.until_counted, prepared.table, prepared.calls, room]
+        batch = Batch(self, plan, prepared.needs, mail, done, kept)
         self._pending.append(batch)
         return batch
 
-    def _new_plan(
-        self, key: Any, arrays: Sequence[DeviceArray], need: Callable[[Layout], Need], stream: Any
-    ) -> tuple[Plan, list[Need], Any]:
-        layouts = [Layout(array.format, array.size, array.dims) for array in arrays]
-        plan = make_plan(layouts, need, self._blocks_at_once, self.chunk, self.least_blocks)
-        table = numba_cuda.to_device(plan.table, stream=stream)
-        found = plan, [need(layout) for layout in layouts], table
-        self._plans[key] = found
-        if len(self._plans) > _MOST_PLANS:
-            self._plans.popitem(last=False)
-        return found
+    def _tally(self, name: str, strided: bool) -> Counter:
+        """Return what counts a format."""
+        if FORMATS[name].bits == 8:
+            return count.count_codes(strided=strided), f"codes {strided}", (self._work,)
+        table = self._tables[name not in NARROW]
+        arguments = table, self._exact, self._work, self._sums
+        return count.tally(name, strided=strided), f"tally {name} {strided}", arguments
 
-    def _blocks_at_once(self, name: str, strided: bool) -> int:
-        del name, strided
-        if SIMULATED:
-            return 3
-        gpu = self.current()
-        shared = gpu.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR // count.SHARED
-        threads = gpu.MAX_THREADS_PER_MULTIPROCESSOR // self.threads
-        return int(min(count.BLOCKS, shared, threads) * gpu.MULTIPROCESSOR_COUNT)
+    def _calls(self, prepared: _Prepared, mail: Any) -> list[Any]:
+        """Prepare the launches of a batch: of each format, and the last one, which hands over the answers."""
+        plan, table = prepared.plan, prepared.table
+        calls = []
+        for launch in plan.launches:
+            kernel, label, arguments = prepared.counter(launch.format, launch.strided)
+            rows = map(np.uint64, (launch.begin, launch.end, launch.starts, self.chunk))
+            call = self.gpu.call(
+                kernel, label, launch.blocks, self.threads, (table, mail, *arguments, *rows)
+            )
+            calls.append(call)
+        n = len(plan.outs)
+        arguments = self._work, self._sums, self._spans, self._edges
+        rows = map(np.uint64, (0, n, self.chunk))
+        last = (table, mail, *arguments, *rows)
+        calls.append(self.gpu.call(finish(), "finish", n, self.threads, last))
+        return calls
+
+    def _blocks_at_once(
+        self, counter: Callable[[str, bool], Counter], name: str, strided: bool
+    ) -> int:
+        """Return how many blocks of a kernel run at once."""
+        kernel, label, arguments = counter(name, strided)
+        table = mail = self._work  # for their types
+        rows = (np.uint64(0),) * 4
+        return self.gpu.blocks_at_once(
+            kernel, label, self.threads, (table, mail, *arguments, *rows)
+        )
 
     def _mail_of(self, size: int) -> Any:
         """Take an array of host memory that the device sees, and nobody uses."""
@@ -209,11 +255,12 @@ class Device:
             if mail.size >= size:
                 return self._free.pop(i)
         self._free.clear()
-        return numba_cuda.mapped_array(1 << (size - 1).bit_length(), dtype=np.uint64)
+        return self.gpu.mapped(1 << (size - 1).bit_length())
 
-    def current(self) -> Any:
-        """Make it the device of this thread, within a ``with`` statement."""
-        return numba_cuda.gpus[self.number]
+    def _forget(self) -> None:
+        """Drop what can be made again."""
+        self._free.clear()
+        self._plans.clear()
 
     def take_back(self, batch: Batch, mail: Any) -> None:
         """Have the memory of a batch back, whose answers are read."""
@@ -222,29 +269,11 @@ class Device:
         if len(self._free) < MOST_PENDING:
             self._free.append(mail)
 
-    def _make_room(self, plan: Plan, stream: Any) -> None:
+    def _make_room(self, plan: Plan, stream: int) -> None:
         if self._work.size < plan.work:
-            zeros = np.zeros(1 << plan.work.bit_length(), dtype=np.uint64)
-            self._work = numba_cuda.to_device(zeros, stream=stream)
+            self._work = self.gpu.zeros(1 << plan.work.bit_length(), stream)
         if self._sums.size < plan.sums:
-            self._sums = numba_cuda.device_array(1 << plan.sums.bit_length(), dtype=np.float64)
-
-    def _enter_stream(self, arrays: Sequence[DeviceArray]) -> Any:
-        """Give the stream to run on, behind all that writes the arrays, and behind the batch before this one."""
-        handles = dict.fromkeys(map(_stream_of, arrays))
-        streams = [self._stream(handle) for handle in handles]
-        for other in streams[1:]:
-            event_after(other).wait(streams[0])
-        if self._last is not None and self._last[0] != arrays[0].stream:
-            self._last[1].wait(streams[0])
-        return streams[0]
-
-    def _stream(self, handle: int) -> Any:
-        if handle not in self._streams:
-            if len(self._streams) > 64:
-                self._streams.clear()
-            self._streams[handle] = stream_of(handle)
-        return self._streams[handle]
+            self._sums = self.gpu.empty(1 << plan.sums.bit_length(), np.float64)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -255,29 +284,50 @@ class Device:
             raise
         except Exception as error:
             _devices.pop(self.number, None)
-            first_line = str(error).strip().split("\n")[0]
-            msg = (
-                f"GPU {self.number} cannot count: {type(error).__name__}: {first_line}. "
-                'Hint: device="cpu" copies the arrays and counts them there.'
+            raise DeviceError(self._told(error)) from error
+        except BaseException:
+            # Between two launches of a batch, such as by Ctrl-C: its counts are still where the next batch would count.
+            _devices.pop(self.number, None)
+            raise
+
+    def _told(self, error: Exception) -> str:
+        """Return what to say of an error."""
+        elsewhere = 'device="cpu" copies the arrays and counts them there'
+        if isinstance(error, driver.DriverError) and error.lacks_memory:
+            others = (how for module, how in _GIVES_BACK.items() if module in sys.modules)
+            hints = "; ".join([*others, elsewhere])
+            return f"GPU {self.number} has no memory left to count with ({error}). Hint: {hints}."
+        if isinstance(error, driver.DriverError) and error.lasts:
+            return (
+                f"GPU {self.number} has failed ({error}): a kernel that was launched before it, or this one. This process "
+                "cannot use the GPU any more. Hint: with CUDA_LAUNCH_BLOCKING=1 in the environment, the call that did it "
+                "raises the error."
             )
-            raise DeviceError(msg) from error
+        first_line = str(error).strip().split("\n")[0]
+        return (
+            f"GPU {self.number} cannot count: {type(error).__name__}: {first_line}. "
+            f"Hint: {elsewhere}."
+        )
 
 
-class _Run(NamedTuple):
-    """What the launches of one batch share."""
+_GIVES_BACK = {
+    "torch": "torch.cuda.empty_cache() gives back what torch holds and does not use",
+    "cupy": "cupy.get_default_memory_pool().free_all_blocks() gives back what CuPy does not use",
+    "jax": "XLA_PYTHON_CLIENT_MEM_FRACTION in the environment says how much JAX takes",
+}
 
-    device: Device
+
+class _Prepared:
+    """All that batches of the same layouts share."""
+
     plan: Plan
+    needs: list[Need]
     table: Any
-    mail: Any
-    stream: Any
-    kept: list[Any]
+    counter: Callable[[str, bool], Counter]
+    room: Any = None
 
-    def launch(self, kernel: Any, launch: Launch, *arguments: Any) -> None:
-        """Launch a kernel over the rows of one format."""
-        rows = (launch.begin, launch.end, launch.starts, self.device.chunk)
-        run = kernel[launch.blocks, self.device.threads, self.stream]
-        run(self.table, self.mail, *arguments, *map(np.uint64, rows))
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
 
 
 def _need(layout: Layout, *, sampled: bool) -> Need:
@@ -289,11 +339,13 @@ def _need(layout: Layout, *, sampled: bool) -> Need:
     return Need(kind_of(layout.format), N_SLOTS + 2, sample, HEAD + N_SLOTS + room, bits == 64)
 
 
-_layout_of = operator.attrgetter("size", "dims", "format")
-_address_of, _stream_of, _kept_of = map(operator.attrgetter, ("address", "stream", "until_counted"))
-
 _devices: dict[int, Device] = {}
 _opening = threading.Lock()
+
+gpu_of = driver.gpu_of
+
+gpu = functools.cache(driver.Gpu)
+"""Give a GPU itself, which outlives the `Device` that an error ends: what that has held is freed by the next."""
 
 
 def open_device(number: int) -> Device:

@@ -66,6 +66,59 @@ class DeviceArray(NamedTuple):
     until_counted: object = None
 
 
+class DeviceArrays(NamedTuple):
+    """Arrays in the memory of one GPU, column by column: for hundreds of tensors an object for each takes too long.
+
+    Attributes
+    ----------
+    device : int
+        Number of the GPU.
+    addresses : uint64[n]
+    sizes, dims, formats : tuple
+        As in `Layout`.
+    streams : list of int
+        Those of the arrays, each once; what counts them runs on the first.
+    until_counted : list
+        What has to stay alive so long.
+    """
+
+    device: int
+    addresses: NDArray[np.uint64]
+    sizes: tuple[int, ...]
+    dims: tuple[tuple[tuple[int, int], ...], ...]
+    formats: tuple[str, ...]
+    streams: list[int]
+    until_counted: list[object]
+
+    @classmethod
+    def of(cls, arrays: Sequence[DeviceArray]) -> DeviceArrays:
+        """Arrange some arrays of one GPU."""
+        addresses, sizes, dims, formats, devices, streams, _, kept = zip(*arrays, strict=True)
+        return cls(
+            devices[0],
+            np.array(addresses, dtype=np.uint64),
+            sizes,
+            dims,
+            formats,
+            list(dict.fromkeys(streams)),
+            [held for held in kept if held is not None],
+        )
+
+    def select(self, places: Sequence[int]) -> DeviceArrays:
+        """Return some of them."""
+        return self._replace(
+            addresses=self.addresses[np.asarray(places)],
+            sizes=tuple(self.sizes[i] for i in places),
+            dims=tuple(self.dims[i] for i in places),
+            formats=tuple(self.formats[i] for i in places),
+        )
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """How the elements of each lie in memory."""
+        return list(map(Layout, self.formats, self.sizes, self.dims))
+
+
 class Layout(NamedTuple):
     """How the elements of a tensor lie in memory.
 
@@ -201,7 +254,6 @@ def make_plan(
     need: Callable[[Layout], Need],
     most_blocks: Callable[[str, bool], int],
     chunk: int,
-    least_blocks: int,
 ) -> Plan:
     """Decide which block counts what.
 
@@ -215,8 +267,6 @@ def make_plan(
         How many blocks of the kernel of a format, strided or not, the device runs at once.
     chunk : int
         Elements in a chunk.
-    least_blocks : int
-        In any launch; those too many have an empty range.
     """
     order = sorted(range(len(layouts)), key=lambda i: (layouts[i].format, bool(layouts[i].dims)))
     chunks = [-(-layouts[i].size // chunk) for i in order]
@@ -249,7 +299,6 @@ def make_plan(
         if firsts[begin] == firsts[end]:  # all of them are empty
             continue
         ranges = _ranges(table[begin:end], chunk, firsts[end], most_blocks(name, strided))
-        ranges = np.append(ranges, np.full(max(0, least_blocks + 1 - ranges.size), ranges[-1]))
         launches.append(Launch(name, strided, begin, end, starts, ranges.size - 1))
         parts.append(ranges)
         starts += ranges.size

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import config, types
-from numba import cuda as numba_cuda
 
-from fasthist.errors import DeviceError
+from fasthist.kernels.cuda import row_stack
+
+with row_stack():
+    from numba import cuda as numba_cuda
 
 __all__ = [
-    "SIMULATED", "THREADS", "address_of", "as_float32", "as_float64", "bits32", "bits64", "cuda", "device",
-    "event_after", "gpu_of", "is_done", "kernel", "load_byte", "load_vector", "numba_cuda", "stream_of",
+    "SIMULATED", "THREADS", "as_float32", "as_float64", "bits32", "bits64", "cuda", "device", "kernel", "load_byte",
+    "load_vector", "numba_cuda",
 ]  # fmt: skip
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -60,26 +62,6 @@ if SIMULATED:
     def device(function):
         """Compile a function that kernels call."""
         return function
-
-    def address_of(array):
-        """Give the address of an array that Numba has made on the device."""
-        return array.ctypes.data
-
-    def gpu_of(address):
-        """Give the number of the GPU that an address belongs to."""
-        return 0
-
-    def event_after(stream):
-        """Give an event that comes when the work of a stream so far is done."""
-        return numba_cuda.event()
-
-    def is_done(event):
-        """Say whether an event has come."""
-        return True
-
-    def stream_of(handle):
-        """Give Numba's stream for a handle."""
-        return 0
 
     def load_vector(address):
         """Give the four 32-bit words at an address that is a multiple of 16."""
@@ -121,36 +103,6 @@ else:
     def device(function):
         """Compile a function that kernels call."""
         return register_jitable(function)
-
-    def address_of(array):
-        """Give the address of an array that Numba has made on the device."""
-        return array.__cuda_array_interface__["data"][0]
-
-    def gpu_of(address):
-        """Give the number of the GPU that an address belongs to."""
-        from cuda.bindings import driver
-
-        driver.cuInit(0)
-        what = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-        error, number = driver.cuPointerGetAttribute(what, address)
-        if error != driver.CUresult.CUDA_SUCCESS:
-            msg = f"no GPU knows the address {address:#x} ({error.name})"
-            raise DeviceError(msg)
-        return int(number)
-
-    def event_after(stream):
-        """Give an event that comes when the work of a stream so far is done."""
-        event = cuda.event(timing=False)
-        event.record(stream)
-        return event
-
-    def is_done(event):
-        """Say whether an event has come."""
-        return event.query()
-
-    def stream_of(handle):
-        """Give Numba's stream for a handle."""
-        return cuda.external_stream(handle) if handle else 0
 
     def _load(builder, address, kind, align):
         pointer = builder.inttoptr(address, ir.PointerType(kind, addrspace=1))

@@ -21,9 +21,9 @@ from fasthist.kernels.answers import (
     place,
 )
 from fasthist.kernels.cuda.batch import Answer, Batch
-from fasthist.kernels.cuda.device import Device, open_device
+from fasthist.kernels.cuda.device import open_device
 from fasthist.kernels.cuda.formats import as_number
-from fasthist.kernels.cuda.plan import FLOAT32, FLOAT64, DeviceArray, kind_of
+from fasthist.kernels.cuda.plan import FLOAT32, FLOAT64, DeviceArray, DeviceArrays, kind_of
 from fasthist.kernels.looks import Look, classified, look_of_patterns
 from fasthist.kernels.outlines import outline_of_patterns, outline_of_sample
 from fasthist.kernels.totals import add_up, as_float
@@ -35,14 +35,14 @@ _MOST_EDGES = 1 << 22
 
 
 def tally_on_devices(
-    arrays: Sequence[DeviceArray], buckets: Buckets | int, *, outlined: bool
+    arrays: Sequence[DeviceArray] | DeviceArrays, buckets: Buckets | int, *, outlined: bool
 ) -> list[Histogram]:
     """Begin to count every element of some arrays, each where it lies.
 
     Parameters
     ----------
-    arrays : sequence of DeviceArray
-        Of any devices.
+    arrays : sequence of DeviceArray, or DeviceArrays
+        At least one. A sequence may be of several devices.
     buckets : Buckets or int
         As in `fasthist.kernels.tally`. For an int the call waits until the extremes are known.
     outlined : bool
@@ -58,35 +58,37 @@ def tally_on_devices(
     DeviceError
         A device cannot be used, or has no memory left. What it does later, it tells whoever reads a value.
     """
+    if isinstance(arrays, DeviceArrays):
+        return _tally(arrays, buckets, outlined=outlined)
     numbers = set(map(operator.attrgetter("device"), arrays))
     if len(numbers) == 1:
-        return _tally(open_device(numbers.pop()), arrays, buckets, outlined=outlined)
+        return _tally(DeviceArrays.of(arrays), buckets, outlined=outlined)
     found: list[Histogram | None] = [None] * len(arrays)
     for number in sorted(numbers):
         members = [i for i, array in enumerate(arrays) if array.device == number]
-        mine = [arrays[i] for i in members]
-        counted = _tally(open_device(number), mine, buckets, outlined=outlined)
+        mine = DeviceArrays.of([arrays[i] for i in members])
+        counted = _tally(mine, buckets, outlined=outlined)
         for i, histogram in zip(members, counted, strict=True):
             found[i] = histogram
     return [histogram for histogram in found if histogram is not None]
 
 
-def _tally(
-    device: Device, arrays: Sequence[DeviceArray], buckets: Buckets | int, *, outlined: bool
-) -> list[Histogram]:
+def _tally(arrays: DeviceArrays, buckets: Buckets | int, *, outlined: bool) -> list[Histogram]:
+    device = open_device(arrays.device)
     batch = device.count(arrays, sampled=outlined)
     if not isinstance(buckets, int) and buckets == tensorflow_buckets():
         find = functools.partial(_in_limits, batch, buckets, outlined)
-        return [PendingHistogram(find, i) for i in range(len(arrays))]
+        return [PendingHistogram(find, i) for i in range(len(arrays.sizes))]
     seconds: dict[int, tuple[Batch, int, Buckets]] = {}
-    again = [i for i, array in enumerate(arrays) if FORMATS[array.format].bits > 8]
+    again = [i for i, name in enumerate(arrays.formats) if FORMATS[name].bits > 8]
     width = buckets if isinstance(buckets, int) else len(buckets)
     step = max(1, _MOST_EDGES // width)
     for begin in range(0, len(again), step):
         group = again[begin : begin + step]
-        members = [arrays[i] for i in group]
+        members = arrays.select(group)
         if isinstance(buckets, int):
-            looks = [look_of(batch.answers()[i], arrays[i].format, down=False) for i in group]
+            answers = batch.answers()
+            looks = [look_of(answers[i], arrays.formats[i], down=False) for i in group]
             own = [uniform_buckets(buckets, *ends_of(look)) for look in looks]
             edges = np.stack([one.edges for one in own])
             even = bool(np.isfinite(edges[:, -1] - edges[:, 0]).all())
@@ -95,7 +97,7 @@ def _tally(
         second = device.count_between(members, edges, even=even)
         seconds |= {i: (second, j, own[j]) for j, i in enumerate(group)}
     find = functools.partial(_between, batch, buckets, seconds)
-    return [PendingHistogram(find, i) for i in range(len(arrays))]
+    return [PendingHistogram(find, i) for i in range(len(arrays.sizes))]
 
 
 def _in_limits(batch: Batch, buckets: Buckets, outlined: bool, i: int) -> Histogram:

@@ -17,8 +17,7 @@ from fasthist.kernels.answers import as_float32, between, ends_of, histogram_of,
 from fasthist.kernels.chunks import Chunks
 from fasthist.kernels.cuda.batch import Answer, Batch
 from fasthist.kernels.cuda.device import Device, open_device
-from fasthist.kernels.cuda.plan import DeviceArray
-from fasthist.kernels.cuda.primitives import address_of, numba_cuda
+from fasthist.kernels.cuda.plan import DeviceArray, DeviceArrays
 from fasthist.kernels.cuda.tally import look_of
 from fasthist.kernels.looks import Look
 from fasthist.kernels.outlines import outline_of_patterns, outline_of_sample, sample_of
@@ -58,7 +57,7 @@ def _tally(
 ) -> Histogram:
     chunks = Chunks(array, PIECE)
     down = not isinstance(buckets, int) and buckets == tensorflow_buckets()
-    found = _pieces(device, chunks, row, lambda piece: device.count([piece], sampled=False))
+    found = _pieces(device, chunks, row, lambda piece: device.count(piece, sampled=False))
     look = look_of(_sum(found), row.name, down=down)
     if down:
         assert isinstance(buckets, Buckets)
@@ -72,18 +71,17 @@ def _tally(
     edges = buckets.edges
     even &= math.isfinite(edges[-1] - edges[0])
     found = _pieces(
-        device, chunks, row, lambda piece: device.count_between([piece], edges, even=even)
+        device, chunks, row, lambda piece: device.count_between(piece, edges, even=even)
     )
     return histogram_of(look, buckets, between(_sum(found).counts), None)
 
 
 def _pieces(
-    device: Device, chunks: Chunks, row: Format, count: Callable[[DeviceArray], Batch]
+    device: Device, chunks: Chunks, row: Format, count: Callable[[DeviceArrays], Batch]
 ) -> Iterator[Answer]:
-    size = row.bits // 8
-    with device.errors(), device.current():
-        staging = numba_cuda.device_array(max(min(chunks.size, PIECE), 1) * size, dtype=np.uint8)
-        address = address_of(staging)
+    gpu = device.gpu
+    with device.errors(), gpu.current():
+        staging = gpu.empty(min(chunks.size, PIECE), row.carrier)
     buffer = chunks.buffer()
     for i in range(max(chunks.count, 1)):
         length = 0
@@ -91,11 +89,14 @@ def _pieces(
             values, first, last, _ = chunks.take(range(i, i + 1), buffer)
             values = values[first * PIECE : last * PIECE]
             length = values.size
-            with device.errors(), device.current():
-                staging[: length * size].copy_to_device(values.view(np.uint8))
-        piece = DeviceArray(address, length, (), row.name, device.number, 0)
+            with device.errors(), gpu.current():
+                gpu.copy(staging, values)
+        piece = DeviceArray(staging.address, length, (), row.name, device.number, 0)
         # Waited for, since the next piece takes the same memory.
-        yield count(piece).answers()[0]
+        yield count(DeviceArrays.of([piece])).answers()[0]
+    del staging
+    with device.errors(), gpu.current():
+        gpu.sweep(0)
 
 
 def _sum(found: Iterable[Answer]) -> Answer:
