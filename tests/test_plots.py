@@ -404,7 +404,7 @@ def test_the_layout():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"kind": "pie"}, "kind 'pie' is no picture"),
+        ({"kind": "pie"}, "kind='pie' is unknown"),
         ({"kind": "ridge", "step": 3}, "step=3 has no meaning for kind 'ridge'"),
         ({"kind": "ridge", "tag": "("}, r"tag '\(' is no regular expression"),
         ({"kind": "ridge", "tag": "zz"}, "no tag contains 'zz'. Accepted: .* one of w"),

@@ -16,9 +16,8 @@ BLOCK = 1 << 18
 class RecordFile:
     """An event file, and how far it is read; `skip_corrupt` counts damaged records in `corrupt_count` instead of raising.
 
-    Iterating yields the payload of each record and the offset where it begins, up to the last whole one; iterating again
-    continues there. EventFileError: a checksum is wrong; `offset` stays in front of that record. Setting `offset` back reads
-    records again.
+    Iterating yields the payload and offset of each record, up to the last whole one; iterating again continues there. At a
+    wrong checksum it raises EventFileError and leaves `offset` before that record. Set `offset` back to read records again.
     """
 
     def __init__(self, path: str, *, skip_corrupt: bool = False) -> None:
@@ -26,7 +25,7 @@ class RecordFile:
         self.skip_corrupt = skip_corrupt
         self.corrupt_count = 0
         self.offset = 0
-        self._lost = False  # whether no record begins at `offset`, but perhaps one after it
+        self._lost = False  # whether to search for the next record after `offset`
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         with contextlib.closing(open_file(self.path)) as file:
@@ -36,7 +35,7 @@ class RecordFile:
                     return
 
     def _whole_records(self, file: Stored) -> Iterator[tuple[bytes, int]]:
-        """Yield records up to the end, or up to one with a wrong checksum."""
+        """Yield records up to the end or a wrong checksum."""
         data, at = b"", 0
         file.seek(self.offset)
         while True:
@@ -87,7 +86,7 @@ class RecordFile:
                 self.offset += at
                 self._lost = False
                 return True
-            # A record may begin in the last bytes, which are too few to tell.
+            # A record may begin in the last bytes, but these are too few to tell.
             self.offset += max(len(data) - HEADER, 0)
             data = data[-HEADER:]
 

@@ -1,11 +1,11 @@
 """Protobuf's wire format, as far as event files need it: encoding, then decoding.
 
-It knows bytes and field numbers, no messages. Guarantees:
+It handles bytes and field numbers, not messages. Guarantees:
 
-- The output is what protobuf's own serialiser gives for the same field, byte for byte.
-- Functions that may leave a field out say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
-- An array of doubles takes one copy to encode, none to decode.
-- Decoding reads no byte outside the given bounds and holds only views: a damaged length is an error, not an allocation.
+- The output equals that of protobuf's own serialiser byte for byte.
+- Functions that may omit a field say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
+- Encoding an array of doubles takes one copy, decoding none.
+- Decoding stays within the given bounds and holds only views: a damaged length is an error, not an allocation.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -69,12 +69,12 @@ def double_field(number: int, value: float) -> bytes:
 
 
 def double_member(number: int, value: float) -> bytes:
-    """Encode a double field whose presence has a meaning: written even if it is zero."""
+    """Encode a double field whose presence has a meaning: written even if zero."""
     return _key(number, FIXED64) + _pack_double(value)
 
 
 def float_member(number: int, value: float) -> bytes:
-    """Encode a float field of a ``oneof``: written even if it is zero; infinite beyond float32."""
+    """Encode a float field of a ``oneof``: written even if zero; infinite beyond float32."""
     return _key(number, FIXED32) + _float32(value)
 
 
@@ -102,7 +102,7 @@ def delimited(number: int, payload: bytes) -> bytes:
     return delimited_head(number, len(payload)) + payload
 
 
-# Histograms have a few hundred sizes, again and again.
+# Histograms have a few hundred different sizes.
 @functools.lru_cache(maxsize=1 << 12)
 def delimited_head(number: int, size: int) -> bytes:
     """Encode the head of a `delimited` field, for a caller that joins many parts at once."""
@@ -124,7 +124,7 @@ def _float32(value: float) -> bytes:
 def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield the key of each field, ``number << 3 | wire type``, and where its value begins and ends.
 
-    For a VARINT the beginning is the value itself, unsigned. Groups, which nothing writes any more, are refused.
+    For a VARINT the beginning is the value itself, unsigned. Groups, which are obsolete, are refused.
 
     >>> list(split(delimited(1, b"ab") + integer_field(2, 300), 0, 7))
     [(10, 2, 4), (16, 300, 7)]
@@ -141,7 +141,7 @@ def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise MessageError(msg)
         value = at
         if kind == DELIMITED:
-            # Most lengths take one or two bytes; one that points beyond the end is caught below.
+            # Most lengths take one or two bytes; a length that points beyond the end is caught below.
             if at + 1 < end and (first := data[at]) < 0x80:
                 value = at + 1
                 at = value + first
