@@ -168,6 +168,24 @@ def threads_that_read_and_drop():
     return {name: fake.fake_alive(kind) for name, kind in kinds.items()}
 
 
+def edges_of_many_shapes():
+    """Count arrays of many sizes between edges, and free all that can be freed."""
+    from fasthist.kernels.cuda.device import open_device
+
+    def alive():
+        gpu = open_device(0).gpu
+        with gpu.current():
+            gpu.sweep(0)
+        return fake.fake_alive(MEMORY)
+
+    fasthist.histogram(OnGpu(), buckets=[0.0, 1.0]).num  # noqa: B018
+    before = alive()
+    shapes = 6
+    for i in range(shapes):
+        fasthist.histogram(OnGpu(i + 1), buckets=[0.0, 1.0]).num  # noqa: B018
+    return {"grown": alive() - before, "plans": 2 * shapes}
+
+
 def dropped_unread():
     """Begin batches that nobody reads, and drop them in a thread that has no context."""
     held = [fasthist.histogram(OnGpu(), buckets=[-1.0, 0.0, 1.0]) for _ in range(9)]

@@ -96,6 +96,11 @@ def test_threads_without_a_context_read_and_drop(run):
     assert alive["events"] <= 16
 
 
+def test_plans_are_kept_and_edges_are_not(run):
+    outcome = run("edges_of_many_shapes")
+    assert outcome["grown"] <= outcome["plans"]
+
+
 def test_batches_that_nobody_reads_are_dropped_in_a_thread_without_a_context(run):
     run("dropped_unread")
 
@@ -196,3 +201,18 @@ def test_a_second_process_compiles_nothing(run, tmp_path):
     second = run("first_histogram", NUMBA_CACHE_DIR=str(tmp_path))
     assert first["compiled"] > 0
     assert second["compiled"] == 0
+
+
+# -- the host's time -----------------------------------------------------------------------------
+
+
+def test_the_benchmark_of_the_hosts_time(need):
+    need("numba_cuda")
+    need("torch")
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("the stand-in driver needs a C compiler")
+    command = [sys.executable, str(TESTS.parent / "benchmarks" / "gpu_host.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 0 < found["data_ptr"] < found["histograms"] < found["add_histograms"] * 2

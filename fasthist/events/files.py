@@ -153,14 +153,14 @@ class EventFile:
     def _cut(self, surplus: int | None) -> None:
         """Cut `surplus` bytes off the end (None: all after the last whole record); if that fails, abandon the file."""
         # Never to an absolute size: if another program has shortened the file, a hole would hide what follows it.
-        end = os.fstat(self._file.fileno()).st_size
-        if surplus is None:
-            surplus = max(end - self.size, 0)
         try:
+            end = os.fstat(self._file.fileno()).st_size
+            if surplus is None:
+                surplus = max(end - self.size, 0)
             self._file.truncate(max(end - surplus, 0))
         except OSError:
             self.usable = False
-            self._torn = surplus
+            self._torn = surplus or 0
 
     def publish(self, *, fsync: bool) -> None:
         """Sync to the disk with `fsync`; other processes see the file grow anyway."""

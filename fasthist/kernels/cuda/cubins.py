@@ -111,14 +111,18 @@ def _compiled(kernel: Any, signature: Sequence[str], target: tuple[int, ...]) ->
     """Compile a kernel; return its name and the cubin."""
     with row_stack():
         from cuda.core import Linker, LinkerOptions, ObjectCode
-        from numba import cuda, types
+        from numba import types
+
+        from fasthist.kernels.cuda.primitives import numba_cuda
+
+        compiler: Any = numba_cuda
 
         kinds = [getattr(types, name.removesuffix("[]")) for name in signature]
         arguments = [
             types.Array(kind, 1, "C") if name.endswith("[]") else kind
             for kind, name in zip(kinds, signature, strict=True)
         ]
-        text, _ = cuda.compile(  # type: ignore[attr-defined]
+        text, _ = compiler.compile(
             kernel.py_func, types.void(*arguments), device=False, abi="numba", cc=target, output="ptx",
             launch_bounds=kernel.targetoptions.get("launch_bounds"),
         )  # fmt: skip

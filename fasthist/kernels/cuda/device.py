@@ -141,8 +141,9 @@ class Device:
                 ordered = np.empty_like(edges)
                 ordered[prepared.plan.rows] = edges
             prepared_edges = self.gpu.upload(np.ascontiguousarray(ordered).reshape(-1), stream)
-            prepared.calls = []
-            return self._run(prepared, arrays, stream)
+            batch = self._run(prepared, arrays, stream)
+            prepared.forget()  # the edges, which are of this batch alone
+            return batch
 
     @contextlib.contextmanager
     def _opened(self, arrays: DeviceArrays) -> Iterator[int]:
@@ -159,9 +160,8 @@ class Device:
                 ):  # whoever reads it gets the error
                     self._pending.popleft().answers()
             self.gpu.sweep()
-            if (
-                self._last is not None
-            ):  # also of the same handle, which may be another stream by now
+            # Also if the handle is the same, which may be another stream by now.
+            if self._last is not None:
                 self.gpu.wait(first, self._last)
             yield first
 
@@ -328,6 +328,11 @@ class _Prepared:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+
+    def forget(self) -> None:
+        """Drop what holds the arguments of the last batch."""
+        self.calls = []
+        del self.counter
 
 
 def _need(layout: Layout, *, sampled: bool) -> Need:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from collections.abc import Callable, Iterable
@@ -134,7 +135,10 @@ class Event:
 
     def __init__(self, idle: list[Any]) -> None:
         self._idle = idle
-        self.handle = idle.pop() if idle else _call(cu.cuEventCreate, _UNTIMED)
+        try:
+            self.handle = idle.pop()
+        except IndexError:
+            self.handle = _call(cu.cuEventCreate, _UNTIMED)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -192,9 +196,10 @@ class Gpu:
     def sweep(self, most: int = _TRASH) -> None:
         """Free what was dropped, if it is more than so many pieces."""
         if len(self._trash) > most:
-            while self._trash:
-                free, address = self._trash.pop()
-                _call(free, address)
+            with contextlib.suppress(IndexError):  # another thread may have taken the last
+                while True:
+                    free, address = self._trash.pop()
+                    _call(free, address)
 
     def _allocate(self, function: Callable[..., Any], *arguments: Any) -> int:
         try:
