@@ -162,7 +162,7 @@ def test_what_is_wrong_is_said(need, adapter):
     def traced():
         adapter.add_histograms(Recorder(), {"x": tf.ones(2)}, 1)
 
-    with pytest.raises(Exception, match=r"step=1 is a number of Python's within a tf\.function"):
+    with pytest.raises(Exception, match=r"step=1 is a Python number within a tf\.function"):
         traced()
 
     failing = tf.function(

@@ -126,12 +126,12 @@ def progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int
     from rich import progress as parts
     from rich.console import Console
 
-    amounts = [parts.MofNCompleteColumn()]
+    amounts: list[parts.ProgressColumn] = [parts.MofNCompleteColumn()]
     if is_bytes:
         amounts = [parts.DownloadColumn(), parts.TransferSpeedColumn()]
     columns = parts.TextColumn(what), parts.BarColumn(), *amounts, parts.TimeRemainingColumn()
-    options = {"console": Console(stderr=True), "transient": True, "disable": not shows_progress()}
-    with parts.Progress(*columns, **options) as bar:
+    console, hidden = Console(stderr=True), not shows_progress()
+    with parts.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda amount: bar.advance(task, amount)
 
