@@ -129,12 +129,12 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
     return Counts(slots, low, high, sums, exponent, dtype)
 
 
-def to_histogram(counts: Counts) -> Histogram:
+def to_histogram(found: Counts) -> Histogram:
     """Make a `Histogram`, which can be added to those of `fasthist.histogram`.
 
     Parameters
     ----------
-    counts : Counts
+    found : Counts
         From `count` of one array. Waits for it, and copies it to the host.
 
     Returns
@@ -149,18 +149,18 @@ def to_histogram(counts: Counts) -> Histogram:
     >>> to_histogram(jax.jit(count)(jnp.ones(3))).num
     3
     """
-    low, high = int(counts.low), int(counts.high)
-    slots = np.asarray(counts.slots).astype(np.uint64)
-    if counts.dtype in ("float32", "float64"):
-        row = classified(slots, FORMATS[counts.dtype])
-        ends = _number(low, counts.dtype), _number(high, counts.dtype)
+    low, high = int(found.low), int(found.high)
+    slots = np.asarray(found.slots).astype(np.uint64)
+    if found.dtype in ("float32", "float64"):
+        row = classified(slots, FORMATS[found.dtype])
+        ends = _number(low, found.dtype), _number(high, found.dtype)
     else:
         of_float64 = np.zeros(slots_of("float64").values.size, dtype=np.uint64)
-        np.add.at(of_float64, _slots_of_cuts(counts.dtype), slots)
+        np.add.at(of_float64, _slots_of_cuts(found.dtype), slots)
         row = classified(of_float64, FORMATS["float64"])
         ends = as_float(low, down=True), as_float(high, down=True)
-    exponent = int(counts.exponent)
-    sums = np.asarray(counts.sums, dtype=np.float64)
+    exponent = int(found.exponent)
+    sums = np.asarray(found.sums, dtype=np.float64)
     with np.errstate(over="ignore", under="ignore"):
         total = float(np.ldexp(sums[0] + sums[1], exponent))
         squares = float(np.ldexp(sums[2] + sums[3], 2 * exponent))
