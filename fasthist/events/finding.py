@@ -1,4 +1,4 @@
-"""What there is to read: runs below a directory, event files in a run, and the histograms in a file (`RunFiles`).
+"""Find what there is to read: runs below a directory, event files in a run, and the histograms in a file (`RunFiles`).
 
 Guarantees:
 

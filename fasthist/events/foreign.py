@@ -16,20 +16,18 @@ from fasthist.events.background import Entry
 
 
 class ForeignWriter:
-    """Hand events to a writer that belongs to somebody else; it is flushed, never closed.
+    """Hand events to another library's writer, which is flushed, never closed.
 
     `writer` is a SummaryWriter of torch or tensorboardX, or has ``add_event``, which gets ``Event`` objects of tensorboard's
     protobuf classes. Events are encoded in the calling thread and parsed again, since these writers take objects.
-    `last_events` returns what is to be written last, at `close`.
+    `last_events` returns the entries to write at `close`.
 
     ArgumentError if `writer` is none of these; MissingPackageError if the protobuf classes are not installed.
     """
 
     def __init__(self, writer: Any, last_events: Callable[[], Iterable[Entry]] = tuple) -> None:
         if not (hasattr(writer, "_get_file_writer") or hasattr(writer, "add_event")):
-            accepted = (
-                "a SummaryWriter of torch or tensorboardX, or an object with add_event(event)"
-            )
+            accepted = "a SummaryWriter of torch or tensorboardX, or an object with add_event()"
             msg = f"writer={type(writer).__name__} takes no events. Accepted: {accepted}."
             raise ArgumentError(msg)
         package = type(writer).__module__.partition(".")[0]
@@ -66,7 +64,7 @@ class ForeignWriter:
         self.nbytes += len(encoded)
         parsed = self._event_class.FromString(encoded)
         if hasattr(self._writer, "_get_file_writer"):
-            # Without a time, the writer would set the present one. None: it was told to write nothing.
+            # Without a time, the writer would set the current one. None: it is configured to write nothing.
             inner = self._writer._get_file_writer()
             if inner is not None:
                 inner.add_event(parsed, parsed.step, parsed.wall_time)

@@ -77,7 +77,7 @@ def purge_events(wall_time: float, step: int) -> list[bytes]:
 
 
 def summary_event(values: Iterable[bytes], wall_time: float, step: int | None) -> bytes:
-    """Encode one event with all values of a step (None means 0), each under a tag of its own."""
+    """Encode one event with all values of a step (None means 0), each with its own tag."""
     parts: list[bytes] = []
     for value in values:
         parts += delimited_head(fields.SUMMARY_VALUE, len(value)), value

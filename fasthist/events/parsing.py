@@ -1,7 +1,7 @@
 """The messages inside an event file, decoded as far as histograms need it.
 
 A message is given by the bytes around it and its place in them, so nothing is copied on the way down. Values other than
-histograms and unknown fields are skipped. What is no such message raises MessageError.
+histograms and unknown fields are skipped. Anything else raises MessageError.
 
 Source: as of `fasthist.events.messages`.
 """

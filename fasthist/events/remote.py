@@ -1,6 +1,6 @@
 """Event files in object stores and other places that fsspec reaches.
 
-An object store cannot append: a file grows in a local spool and is sent as a whole each time readers are to see it.
+An object store cannot append: a file grows in a local spool, and all of it is sent whenever it is published.
 `fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
 """
 
@@ -66,7 +66,7 @@ class RemoteFolder:
         _check_kind(url)
 
     def create(self, suffix: str, header: bytes) -> RemoteFile:
-        """Begin a new file in a spool of its own; nothing is sent yet."""
+        """Create a file with its own spool; nothing is sent yet."""
         with as_os_error(self._url):
             # Not kept: a connection does not survive a fork.
             system, path = system_of(self._url)

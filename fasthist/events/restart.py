@@ -40,7 +40,7 @@ def _last_values(
 ) -> tuple[dict[str, tuple[int, float, bytes]], set[str], list[tuple[int, int]]]:
     """Return the last value to keep of each tag, the tags that have later ones, and the (number, step) of each start.
 
-    Values that one of the `starts` behind them has made readers forget count as later ones.
+    Values that readers forgot at one of the `starts` after them count as later ones.
     """
     kept: dict[str, tuple[int, float, bytes]] = {}
     stale: set[str] = set()

@@ -121,7 +121,7 @@ def walk(top: str) -> Iterator[tuple[str, list[str]]]:
                 yield directory[len(place) :].strip("/") or ".", list(names)
         return
     seen: set[tuple[int, int]] = set()
-    # Runs are often links to directories elsewhere; a link that leads back up must not be followed for ever.
+    # Runs are often links to directories elsewhere; a link that leads back up must not be followed forever.
     for directory, inner, names in os.walk(top, followlinks=True):
         status = Path(directory).stat()
         identity = (status.st_dev, status.st_ino)

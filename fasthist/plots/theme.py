@@ -12,7 +12,7 @@ class Theme:
     ground: str
     ink: str
     faint: str  # text beside the picture
-    grid: str  # lines behind the picture
+    grid: str  # lines under the picture
     runs: tuple[str, ...]  # one for each run: Okabe and Ito's, without what the ground hides
     atom: str
     band: str
