@@ -155,7 +155,7 @@ def test_into_a_file(need, adapter, tmp_path):
 
 def test_what_is_wrong_is_said(need, adapter):
     tf = need("tensorflow")
-    with pytest.raises(ArgumentError, match="every=0 is no number of steps"):
+    with pytest.raises(ArgumentError, match="every=0 must be a number of steps"):
         adapter.add_histograms(Recorder(), {}, 1, every=0)
 
     @tf.function

@@ -428,7 +428,7 @@ def _named_models(model: Any, prefix: Any) -> list[tuple[str, Any]]:
         models = list(enumerate(model))
     if not models or not all(isinstance(module, torch.nn.Module) for _, module in models):
         msg = (
-            f"model={type(model).__name__} is no torch.nn.Module. "
+            f"model={type(model).__name__} is not a torch.nn.Module. "
             "Accepted: a module whose parameters are trained, or a mapping or list of such modules."
         )
         raise ArgumentError(msg)
@@ -560,7 +560,7 @@ def _attach(optimizer: Any, step: Callable[[], None]) -> Any:
     inner = getattr(optimizer, "optimizer", optimizer)
     if not hasattr(inner, "register_step_post_hook"):
         msg = (
-            f"optimizer={type(optimizer).__name__} tells nobody of its steps. Accepted: a torch.optim.Optimizer. "
+            f"optimizer={type(optimizer).__name__} does not report its steps. Accepted: a torch.optim.Optimizer. "
             "Hint: call step() of what watch() returns yourself."
         )
         raise ArgumentError(msg)

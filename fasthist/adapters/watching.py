@@ -118,7 +118,7 @@ class Schedule:
 
     def __init__(self, every: int) -> None:
         if every < 1:
-            msg = f"every={every!r} is no number of steps. Accepted: an integer from 1 on."
+            msg = f"every={every!r} must be a number of steps. Accepted: an integer from 1 on."
             raise ArgumentError(msg)
         self.every = every
         self.due = True
