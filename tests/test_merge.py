@@ -463,10 +463,10 @@ def test_runs_of_different_models_are_refused(tmp_path):
 def test_an_out_that_must_not_be_written(tmp_path):
     ranks = two_ranks(tmp_path / "ranks")
     assert "lies in" in one_line(run(ranks, "-o", ranks / "sub"))
-    assert "holds something" in one_line(run(ranks, "-o", ranks))
-    assert "holds something" in one_line(run(ranks, "-o", tmp_path))
+    assert "is not an empty directory" in one_line(run(ranks, "-o", ranks))
+    assert "is not an empty directory" in one_line(run(ranks, "-o", tmp_path))
     (tmp_path / "file").touch()
-    assert "holds something" in one_line(run(ranks, "-o", tmp_path / "file"))
+    assert "is not an empty directory" in one_line(run(ranks, "-o", tmp_path / "file"))
     (tmp_path / "empty").mkdir()
     assert run(ranks, "-o", tmp_path / "empty").exit_code == 0
     assert "Missing option" in run(ranks).stderr

@@ -175,9 +175,9 @@ def test_a_scalar_too_large_for_float32():
 
 @pytest.mark.parametrize("tag", ["", None, 3, b"\xff"])
 def test_what_is_no_tag(tag):
-    with pytest.raises(ArgumentError, match=r"tag=.* names no series\. Accepted: a string"):
+    with pytest.raises(ArgumentError, match=r"tag=.* must be a name\. Accepted: a string"):
         messages.scalar_value(tag, 1.0)
-    with pytest.raises(ArgumentError, match="names no series"):
+    with pytest.raises(ArgumentError, match="must be a name"):
         messages.check_tag(tag)
 
 

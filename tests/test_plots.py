@@ -404,7 +404,7 @@ def test_the_layout():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"kind": "pie"}, "kind 'pie' is no picture"),
+        ({"kind": "pie"}, "kind='pie' is unknown"),
         ({"kind": "ridge", "step": 3}, "step=3 has no meaning for kind 'ridge'"),
         ({"kind": "ridge", "tag": "("}, r"tag '\(' must be a regular expression"),
         ({"kind": "ridge", "tag": "zz"}, "no tag contains 'zz'. Accepted: .* one of w"),
@@ -561,7 +561,7 @@ def test_the_kind_follows_what_is_given(log_dir, need, tmp_path):
     [
         (["{tmp}/nowhere", "-o", "{tmp}/a.png"], "nowhere is not there"),
         (["{tmp}", "-o", "{tmp}/a.png"], "holds no event files"),
-        (["{runs}", "-o", "{tmp}/a.gif"], "a.gif: its ending tells no format"),
+        (["{runs}", "-o", "{tmp}/a.gif"], "a.gif: its ending names no known format"),
         (["{runs}", "-o", "{tmp}/x/a.png"], "there is no directory"),
         (["{runs}", "-o", "{tmp}/a.png", "--tag", "zz"], "no tag contains 'zz'"),
         (["{runs}", "-o", "{tmp}/a.png", "--tag", "["], "must be a regular expression"),

@@ -463,8 +463,8 @@ def test_limits_and_counts_of_every_length(tmp_path, size):
     ("limits", "counts", "problem"),
     [
         ([0, 1, 2], [0, 1], "3 limits and 2 counts"),
-        ([0, 2, 1], [0, 1, 1], "go backwards"),
-        ([0, math.nan, 1], [0, 1, 1], "go backwards"),
+        ([0, 2, 1], [0, 1, 1], "decrease"),
+        ([0, math.nan, 1], [0, 1, 1], "decrease"),
         ([0, 1, 2], [0, -1, 1], "negative"),
         ([0, 1, 2], [0, math.nan, 1], "not finite"),
         ([0, 1, 2], [0, math.inf, 1], "not finite"),
@@ -674,9 +674,9 @@ def test_rows_of_nothing(tmp_path, rows):
 @pytest.mark.parametrize(
     ("fill", "problem"),
     [
-        (rows_of([[0, 1, 2], [0.5, 2, 1]]), "go backwards"),
-        (rows_of([[1, 0, 2]]), "go backwards"),
-        (rows_of([[0, 2, 2], [2, math.inf, 0], [1.5, 3, 1]]), "go backwards"),
+        (rows_of([[0, 1, 2], [0.5, 2, 1]]), "decrease"),
+        (rows_of([[1, 0, 2]]), "decrease"),
+        (rows_of([[0, 2, 2], [2, math.inf, 0], [1.5, 3, 1]]), "decrease"),
         (rows_of([[0, 1, -2]]), "negative"),
         (rows_of([[0, 1, 2]], shape=(10**9, 3)), "holds 3 values, but its shape"),
         (rows_of([[0, 1, 2]], shape=(2**62, 3)), "holds 3 values, but its shape"),

@@ -451,7 +451,7 @@ def test_what_is_no_time(writer, call, walltime):
 @each_tagged_call
 @pytest.mark.parametrize("tag", ["", None, 3, b"\xff"])
 def test_what_is_no_tag(writer, call, tag):
-    with pytest.raises(ArgumentError, match=r"tag=.* names no series\. Accepted: a string"):
+    with pytest.raises(ArgumentError, match=r"tag=.* must be a name\. Accepted: a string"):
         call(writer, tag=tag)
 
 

@@ -155,14 +155,14 @@ def test_into_a_file(need, adapter, tmp_path):
 
 def test_what_is_wrong_is_said(need, adapter):
     tf = need("tensorflow")
-    with pytest.raises(ArgumentError, match="every=0 is no number of steps"):
+    with pytest.raises(ArgumentError, match="every=0 must be a number of steps"):
         adapter.add_histograms(Recorder(), {}, 1, every=0)
 
     @tf.function
     def traced():
         adapter.add_histograms(Recorder(), {"x": tf.ones(2)}, 1)
 
-    with pytest.raises(Exception, match=r"step=1 is a number of Python's within a tf\.function"):
+    with pytest.raises(Exception, match=r"step=1 is a Python number within a tf\.function"):
         traced()
 
     failing = tf.function(

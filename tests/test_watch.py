@@ -374,10 +374,10 @@ def test_gradients_that_are_gone_are_said_once(torch, watch):
     [
         ({"log": "grads"}, "log='grads' is not known"),
         ({"log": ()}, r"log=\(\) is not known"),
-        ({"every": 0}, "every=0 is no number of steps"),
+        ({"every": 0}, "every=0 must be a number of steps"),
         ({"include": "("}, r"include='\(' must be a regular expression"),
-        ({"optimizer": "adam"}, "optimizer=str tells nobody of its steps"),
-        ({"model": [1.0]}, r"model=list is no torch\.nn\.Module"),
+        ({"optimizer": "adam"}, "optimizer=str does not report its steps"),
+        ({"model": [1.0]}, r"model=list is not a torch\.nn\.Module"),
     ],
 )
 def test_wrong_arguments_are_named(torch, watch, arguments, text):

@@ -1,8 +1,8 @@
-"""JAX: name the arrays of Flax, Equinox and Optax, count shards where they lie, and count within ``jit``.
+"""JAX: name the arrays of Flax, Equinox and Optax, count shards without gathering them, and count within ``jit``.
 
-Outside ``jit``, ``writer.add_histograms(named(weights=params, gradients=grads), step)`` is all it takes; `histograms`
-does not gather what is sharded over devices, and `all_reduce` adds up over processes. Within, `count` counts on the
-device that computes, and `add_histograms` sends the answer to a writer.
+Outside ``jit``, call ``writer.add_histograms(named(weights=params, gradients=grads), step)``; `histograms` counts arrays that
+are sharded over devices, and `all_reduce` sums over processes. Within ``jit``, `count` counts on the device, and
+`add_histograms` sends the result to a writer.
 """
 
 from __future__ import annotations
@@ -25,40 +25,31 @@ jax = require("jax")
 jnp = require("jax.numpy", "jax")
 io_callback = require("jax.experimental", "jax").io_callback
 
-__all__ = [
-    "Counts",
-    "add_histograms",
-    "all_reduce",
-    "count",
-    "histograms",
-    "named",
-    "to_histogram",
-]
+__all__ = ["Counts", "add_histograms", "all_reduce", "count", "histograms", "named", "to_histogram"]
 
 
 def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dict[str, Any]:
-    """Return every array of floating-point or complex numbers in some pytrees by its tag.
+    """Return the floating-point and complex arrays of pytrees by tag.
 
     Parameters
     ----------
     include, exclude : str or re.Pattern, optional
-        Regular expressions, searched for in the tag: give tags that match the first, and not the second.
+        Regular expressions: return the tags in which the first is found and the second is not.
     **trees : pytree
-        Such as ``weights=params, gradients=grads, optimizer=state``; the keyword begins the tags. Dictionaries of
-        Flax, modules and states of NNX, modules of Equinox, states of Optax. Left out is all else that they hold:
-        functions, text, Python's numbers, None, random keys, and arrays of integers, which are counters and keys of
-        old style.
+        Such as ``weights=params, gradients=grads, optimizer=state``; the keyword begins the tags. May be dictionaries of
+        Flax, modules and states of NNX, modules of Equinox, states of Optax. Other leaves are left out: functions, text,
+        Python numbers, None, random keys, and integer arrays, which are counters and old-style keys.
 
     Returns
     -------
     dict of str to array
-        Tags such as ``weights/Dense_0/kernel``; of complex numbers ``<tag>/real`` and ``<tag>/imag``. Only those are
-        copied; works within ``jit`` too.
+        Tags such as ``weights/Dense_0/kernel``; for complex arrays ``<tag>/real`` and ``<tag>/imag``, which are copies.
+        Works within ``jit`` too.
 
     Raises
     ------
     ArgumentError
-        `include` or `exclude` is no regular expression, or two leaves have the same tag.
+        `include` or `exclude` is not a regular expression, or two leaves have the same tag.
 
     Examples
     --------
@@ -80,26 +71,25 @@ def named(include: Pattern = None, exclude: Pattern = None, **trees: Any) -> dic
 
 
 def histograms(values: Any, *, buckets: compute.BucketsArgument = "auto") -> dict[str, Histogram]:
-    """Do what `fasthist.histograms` does, without gathering arrays that are sharded over devices.
+    """Count like `fasthist.histograms`, without gathering arrays that are sharded over devices.
 
     Parameters
     ----------
     values : pytree
-        Of arrays, such as `named` gives.
+        Of arrays, such as from `named`.
     buckets
-        As in `fasthist.histogram`. A number of uniform ones fits no array in several shards, since each has its own
-        range.
+        As in `fasthist.histogram`; not a number of uniform buckets if an array has several shards, whose ranges differ.
 
     Returns
     -------
     dict of str to Histogram
-        By tag. Each element is counted once: of every shard, the first replica, if this process holds it. So where an
-        array is spread over processes these are histograms of a part, which `all_reduce` adds up to the whole.
+        By tag. Each element is counted once: in the first replica of its shard, if this process holds it. If an array is
+        spread over processes, these are histograms of a part, which `all_reduce` sums to the whole.
 
     Raises
     ------
     FasthistError
-        What `fasthist.histograms` raises.
+        As `fasthist.histograms`.
 
     Examples
     --------
@@ -110,19 +100,19 @@ def histograms(values: Any, *, buckets: compute.BucketsArgument = "auto") -> dic
     """
     shards = {tag: _own_shards(leaf) for tag, leaf in named_leaves(values).items()}
     parts = {
-        tag if len(of_one) == 1 else f"{tag} (shard {i})": part
-        for tag, of_one in shards.items()
-        for i, part in enumerate(of_one)
+        tag if len(arrays) == 1 else f"{tag} (shard {i})": array
+        for tag, arrays in shards.items()
+        for i, array in enumerate(arrays)
     }
     counted = iter(compute.histograms(parts, buckets=buckets).values())
     return {
-        tag: cast("Histogram", sum(itertools.islice(counted, len(of_one))))
-        for tag, of_one in shards.items()
+        tag: cast("Histogram", sum(itertools.islice(counted, len(arrays))))
+        for tag, arrays in shards.items()
     }
 
 
 def _own_shards(leaf: Any) -> list[Any]:
-    """Give arrays that together hold every element that this process is to count."""
+    """Return the arrays that hold the elements that this process must count."""
     is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     if not is_array or len(leaf.sharding.device_set) == 1:
         return [leaf]
@@ -136,28 +126,27 @@ def add_histograms(writer: Any, values: Any, step: Any, *, every: int = 1) -> No
     Parameters
     ----------
     writer : SummaryWriter, Sink, run, tracker or logger
-        Whatever `fasthist.sinks.as_sink` takes but a path.
+        Anything that `fasthist.sinks.as_sink` takes except a path.
     values : pytree
-        Of arrays, such as `named` gives.
+        Of arrays, such as from `named`.
     step : int or int[]
     every : int
-        Log the steps that it divides.
+        Log the steps that are a multiple.
 
     Raises
     ------
     ArgumentError
-        `writer` or `every` is not as above; or what `count` raises.
+        `writer` or `every` is not as above; or as `count`.
     jax.errors.JaxRuntimeError
-        Later, with the text of what the writer's ``add_histograms`` has raised.
+        Later, with the text of an error in ``add_histograms`` of the writer.
 
     Notes
     -----
-    It is a ``lax.cond``, `count` of each array and one ``io_callback`` for all, which is not ordered. Steps that are
-    not due cost the comparison; others the counting, and 8 kB for each array to the host, where the writer's call is
-    made in a thread of JAX's. Steps may arrive in any order; ``jax.effects_barrier()`` waits for all, before the
-    writer is closed. Activations may be logged from a function that is differentiated, but JAX refuses callbacks
-    within ``jax.checkpoint``. Under ``shard_map`` each device would log: use `count` with `axis_name` there, and log
-    outside.
+    This is a ``lax.cond`` around `count` of each array and one unordered ``io_callback``. Steps that are not due cost a
+    comparison; others the counting and 8 kB to the host for each array, where a thread of JAX calls the writer. Steps may
+    arrive in any order; call ``jax.effects_barrier()`` before you close the writer. Activations may be logged in a function
+    that is differentiated, but JAX refuses callbacks within ``jax.checkpoint``. Under ``shard_map`` each device would log:
+    use `count` with `axis_name` there, and log outside.
 
     Examples
     --------
@@ -181,8 +170,8 @@ def add_histograms(writer: Any, values: Any, step: Any, *, every: int = 1) -> No
         return
     arrays = jax.lax.stop_gradient(named_leaves(values))
 
-    def write(step: Any, found: dict[str, Counts]) -> None:
-        sink.add_histograms({tag: to_histogram(one) for tag, one in found.items()}, int(step))
+    def write(step: Any, counts: dict[str, Counts]) -> None:
+        sink.add_histograms({tag: to_histogram(c) for tag, c in counts.items()}, int(step))
 
     def due() -> None:
         io_callback(write, None, step, {tag: count(array) for tag, array in arrays.items()})

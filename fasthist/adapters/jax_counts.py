@@ -1,6 +1,6 @@
-"""`count` and `to_histogram`: TensorFlow's buckets within ``jit``, on whatever device computes.
+"""`count` and `to_histogram`: count in TensorFlow's buckets within ``jit``, on any device.
 
-Slots are found from the bits of the numbers, so that a device which takes subnormals for zero gives the same counts.
+Slots are found from the bits of the numbers, so a device that flushes subnormals to zero gives the same counts.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ jnp = require("jax.numpy", "jax")
 )
 @dataclass(frozen=True)
 class Counts:
-    """What `count` finds: a pytree of small arrays, of which `to_histogram` makes a `Histogram`.
+    """The result of `count`: a pytree of small arrays, which `to_histogram` turns into a `Histogram`.
 
     Attributes
     ----------
     slots : uint32[n]
-        How many elements lie between two numbers at which an answer changes: 8 kB.
+        Number of elements in each slot, the finest intervals that the results need: 8 kB.
     low, high : int
-        Extremes of the finite values: integers themselves, floats as keys of the same order. `low` is the larger one if
-        there is no finite value.
+        Extremes of the finite values: integers themselves, floats as keys of the same order. `low` is larger than `high` if
+        there are no finite values.
     sums : float[4]
-        Sum of the values times ``2**-exponent`` and what it lacks, sum of their squares and what it lacks.
+        Sum of the values times ``2**-exponent`` and its rounding error, then the same for their squares.
     exponent : int32
     dtype : str
-        "float32" or "float64", whose slots they are, or that of integers of 32 and 64 bits.
+        The format of the slots: "float32" or "float64", or that of integers of 32 and 64 bits.
     """
 
     slots: Any
@@ -64,45 +64,43 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
     Parameters
     ----------
     x : array[...]
-        Of a real dtype that `fasthist.histogram` takes, as JAX holds it: without x64, what was float64 is float32.
+        Of a real dtype that `fasthist.histogram` takes; without x64, JAX holds float64 as float32.
     axis_name : str or tuple of str, optional
-        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Name no
-        axis over which `x` is replicated, or its elements are counted once for each replica.
+        Axes of ``shard_map`` or ``pmap`` over which `x` is divided: each device gets the counts of the whole. Do not name an
+        axis over which `x` is replicated: its elements would be counted once for each replica.
 
     Returns
     -------
     Counts
-        Gradients do not flow through. After ``jax.vmap(count)(stacked)``, or of a ``lax.scan``, take them apart with
-        ``jax.tree.map(lambda part: part[i], found)``.
+        Gradients do not flow through. Split the result of ``jax.vmap(count)(stacked)`` or a ``lax.scan`` with
+        ``jax.tree.map(lambda part: part[i], counts)``.
 
     Raises
     ------
     ArrayError
-        JAX has the dtype, `fasthist.histogram` does not.
+        `fasthist.histogram` does not take the dtype.
     ArgumentError
-        There are 2**32 elements or more, beyond the counters of 32 bits.
+        There are 2**32 elements or more, too many for counters of 32 bits.
 
     Notes
     -----
-    All counts, extremes and special values are those of ``fasthist.histogram(x, buckets="tensorflow")``, exactly:
-    they come from the bits, since a device may take subnormal numbers for zero. Each element costs a look into a
-    table, an addition to a counter and some additions to sums. A CPU adds to counters one after the other, which
-    takes tens of nanoseconds; and each array takes tenths of a second more to compile. An array that is sharded by
-    ``jit`` alone is counted once too; where a mesh has explicit axes, use ``shard_map``, or
+    Counts, extremes and special values equal those of ``fasthist.histogram(x, buckets="tensorflow")`` exactly. Each element
+    costs a table look-up, an addition to a counter and some additions to sums. A CPU adds to counters one after the other,
+    which takes tens of nanoseconds; compiling takes tenths of a second more for each array. An array that is sharded by
+    ``jit`` alone is counted once too; if a mesh has explicit axes, use ``shard_map``, or
     ``jax.sharding.auto_axes(count, out_sharding=P())``.
 
-    Sums are pairs of float32, or float64 with x64, of which the second holds what the first lacks (Dekker 1971, "A
-    floating-point technique for extending the available precision"): for n float32 the error is at most
-    ``n * 2**-45`` of the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. To this,
-    `axis_name` adds ``2**-24`` for each device, integers of 32 bits without x64 ``2**-23``, and a device that takes
-    subnormal numbers for zero what these add up to.
+    Sums are pairs of float32, or float64 with x64, of which the second is the rounding error of the first (Dekker 1971, "A
+    floating-point technique for extending the available precision"): for n float32 the error is at most ``n * 2**-45`` of
+    the sum of magnitudes, ``2**-35`` more for squares, and near ``1e-10`` in practice. `axis_name` adds ``2**-24`` for each
+    device, 32-bit integers without x64 ``2**-23``, and a device that flushes subnormals to zero adds their sum.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
     >>> from fasthist.adapters.jax import count, to_histogram
-    >>> found = jax.jit(count)(jnp.array([0.5, 1.5, jnp.nan]))
-    >>> to_histogram(found)
+    >>> counts = jax.jit(count)(jnp.array([0.5, 1.5, jnp.nan]))
+    >>> to_histogram(counts)
     Histogram(num=2, min=0.5, max=1.5, mean=1, std=0.5, nan_count=1, buckets='tensorflow'[1550])
     """
     x = jax.lax.stop_gradient(jnp.asarray(x))
@@ -132,17 +130,17 @@ def count(x: Any, axis_name: str | tuple[str, ...] | None = None) -> Counts:
 
 
 def to_histogram(found: Counts) -> Histogram:
-    """Make a `Histogram`, which adds up with those that `fasthist.histogram` counts.
+    """Make a `Histogram`, which can be added to those of `fasthist.histogram`.
 
     Parameters
     ----------
     found : Counts
-        From `count`, of one array. It is waited for, and copied to the host.
+        From `count` of one array. Waits for it, and copies it to the host.
 
     Returns
     -------
     Histogram
-        Over ``tensorflow_buckets()``. Its sums are less exact than others': see `count`.
+        Over ``tensorflow_buckets()``. Its sums are less exact: see `count`.
 
     Examples
     --------
@@ -170,7 +168,7 @@ def to_histogram(found: Counts) -> Histogram:
     return histogram_of(look, tensorflow_buckets(), in_limits(look), None)
 
 
-# -- what is read in the bits -----------------------------------------------------------------------------
+# -- slots ------------------------------------------------------------------------------------------------
 
 
 def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
@@ -182,7 +180,7 @@ def _look_at_floats(x: Any) -> tuple[str, Any, Any, Any, Any]:
     slot = (jnp.asarray(slots_of(dtype).table)[u >> shift] + u) >> shift
     infinity = of_its_width(((1 << (row.bits - 1 - row.mantissa)) - 1) << row.mantissa)
     finite = (u & ~sign) < infinity
-    # Of a negative number all bits but the sign are turned: then integers have the order of the numbers.
+    # Flip all bits but the sign of negative numbers: then integers have the order of the numbers.
     key = jax.lax.bitcast_convert_type(jnp.where(u >= sign, u ^ ~sign, u), f"int{row.bits}")
     values = jax.lax.bitcast_convert_type(jnp.where(finite, u, of_its_width(0)), dtype)
     return dtype, key, finite, values, slot
@@ -196,7 +194,7 @@ def _patterns(x: Any) -> tuple[str, Any]:
         raise ArrayError(msg)
     if name == "float64":
         return name, jax.lax.bitcast_convert_type(x, jnp.uint64)
-    if name == "bfloat16":  # some of which are subnormal as float32
+    if name == "bfloat16":  # by its bits: some are subnormal as float32
         u = jax.lax.bitcast_convert_type(x, jnp.uint16)
         return "float32", u.astype(jnp.uint32) << jnp.uint32(16)
     return "float32", jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
@@ -210,9 +208,9 @@ def _number(key: int, dtype: str) -> float:
 
 @functools.cache
 def _cuts(dtype: str) -> NDArray[np.integer]:
-    """Return the smallest integer, and each at which an answer changes, sorted."""
+    """Return the smallest integer, and each at which a result changes, sorted."""
     limits = np.iinfo(dtype)
-    # Buckets hold their left edge on both sides of 0; the others go by the magnitude.
+    # Buckets contain their left edge on both sides of 0; the other cuts are by magnitude.
     edges = [math.ceil(edge) for edge in tensorflow_buckets().edges.tolist()]
     lost = [math.ceil(cast_limits(name).lost_from) for name in CAST_FORMATS]
     magnitudes = [*lost, *(1 << k for k in range(64))]
@@ -224,19 +222,19 @@ def _cuts(dtype: str) -> NDArray[np.integer]:
 def _slots_of_cuts(dtype: str) -> NDArray[np.uint64]:
     """Return the float64 slots of the integers from each cut to the next."""
     cuts = _cuts(dtype).tolist()
-    # Rounded up, since the integers are those above a cut; no answer changes between neighbouring doubles.
+    # Round up, since the integers are above the cut; no result changes between neighbouring doubles.
     u = np.array([-as_float(-cut, down=True) for cut in cuts]).view(np.uint64)
     shift = np.uint64(low_bits(FORMATS["float64"]))
     table = cast("NDArray[np.uint64]", slots_of("float64").table)
-    found: NDArray[np.uint64] = (table[u >> shift] + u) >> shift
-    return found
+    slots: NDArray[np.uint64] = (table[u >> shift] + u) >> shift
+    return slots
 
 
 # -- sums -------------------------------------------------------------------------------------------------
 
 
 def _exponent(low: Any, high: Any, dtype: str) -> Any:
-    """Return the exponent of the largest magnitude, limited so that the reciprocal is not subnormal."""
+    """Return the exponent of the largest magnitude, limited so that its reciprocal is not subnormal."""
     row = FORMATS[dtype]
     bias = (1 << (row.bits - 2 - row.mantissa)) - 1
     largest = jnp.maximum(jnp.maximum(high, ~low), 0)  # the key of -x is ~x
@@ -244,12 +242,12 @@ def _exponent(low: Any, high: Any, dtype: str) -> Any:
 
 
 def _sums(values: Any, exponent: Any) -> Any:
-    """Add up values times ``2**-exponent``, and their squares, so that these neither overflow nor vanish."""
+    """Sum values times ``2**-exponent``, and their squares, so that neither overflow nor underflow occurs."""
     row = FORMATS[str(values.dtype)]
     bias = (1 << (row.bits - 2 - row.mantissa)) - 1
     scale = (bias - exponent).astype(f"int{row.bits}") << row.mantissa
     x = values * jax.lax.bitcast_convert_type(scale, values.dtype)
-    # A number of half the digits has an exact square; what is left of x**2 is small (Dekker 1971).
+    # A number of half the digits has an exact square; the rest of x**2 is small (Dekker 1971).
     u = jax.lax.bitcast_convert_type(x, f"int{row.bits}")
     mask = -1 << ((row.mantissa + 1) // 2)
     upper = jax.lax.bitcast_convert_type(u & mask, values.dtype)
@@ -259,13 +257,13 @@ def _sums(values: Any, exponent: Any) -> Any:
     return jnp.stack(jax.lax.reduce(terms, (zero,) * 4, _add, range(x.ndim)))
 
 
-def _add(one: Any, other: Any) -> tuple[Any, Any, Any, Any]:
-    return *_add_pairs(one[:2], other[:2]), *_add_pairs(one[2:], other[2:])
+def _add(left: Any, right: Any) -> tuple[Any, Any, Any, Any]:
+    return *_add_pairs(left[:2], right[:2]), *_add_pairs(left[2:], right[2:])
 
 
-def _add_pairs(one: Any, other: Any) -> tuple[Any, Any]:
-    """Add two numbers of double length: what is lost stays below the last digit of the sum (Dekker 1971, add2)."""
-    (a, lost_of_a), (b, lost_of_b) = one, other
+def _add_pairs(left: Any, right: Any) -> tuple[Any, Any]:
+    """Add two numbers of double length: the error stays below the last digit of the sum (Dekker 1971, add2)."""
+    (a, lost_of_a), (b, lost_of_b) = left, right
     whole = a + b
     of_b = whole - a
     lost = ((a - (whole - of_b)) + (b - of_b)) + (lost_of_a + lost_of_b)

@@ -1,8 +1,8 @@
-"""`all_reduce`: the histograms of JAX's processes, added up by its own collectives.
+"""`all_reduce`: sum the histograms of JAX's processes by JAX's own collectives.
 
-What is reduced is one array, of which each process has a row: ``jit`` makes all-reduces of that, which send and take
-as much memory however many processes there are; gathering the rows would not. Devices count in 32 bits, TPUs have
-nothing wider, so numbers of 64 are divided.
+One array, of which each process has a row, is reduced: ``jit`` turns that into all-reduces, whose traffic and memory do not
+grow with the number of processes, as those of gathering would. TPUs have integers of 32 bits only, so 64-bit numbers are
+split.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ multihost_utils = require("jax.experimental.multihost_utils", "jax")
 def all_reduce(
     histograms: dict[str, Histogram], *, step: int | None = None
 ) -> dict[str, Histogram]:
-    """Add up the histograms of all processes, and give every process the sums.
+    """Sum the histograms of all processes, and return the sums in every process.
 
     Parameters
     ----------
     histograms : dict of str to Histogram
-        This process', of one step, such as `fasthist.adapters.jax.histograms` gives. The same tags and buckets in every
-        process, in any order: "auto", "tensorflow", or edges.
+        Those of this process for one step, such as from `fasthist.adapters.jax.histograms`. Tags and buckets ("auto",
+        "tensorflow", or edges) must be the same in every process, in any order.
     step : int, optional
-        What the processes compare too.
+        Must be the same in every process too.
 
     Returns
     -------
     dict of str to Histogram
-        In the order of this process'. What is added up over "auto" is over "tensorflow", without an outline.
+        In the order of this process. Sums over "auto" are over "tensorflow", without an outline.
 
     Raises
     ------
     ArgumentError
-        In every process, naming the difference: the tags, buckets or step are not the same everywhere, or the
-        histograms of one cannot be sent.
+        In every process, naming the difference: tags, buckets or step differ between processes, or the histograms of one
+        cannot be sent.
     jax.errors.JaxRuntimeError
-        JAX's own, where a process is gone; or JAX ends this one too, as it is set to do by default.
+        A process is gone; by default JAX then ends this one too.
 
     Notes
     -----
-    Outside of ``jit``, by all processes of ``jax.distributed.initialize``. Exact, as in
-    `fasthist.distributed.all_reduce`, which also tells what is sent: here twice the bytes of the counts, since sums
-    of 16 bits are sent as 32, and up to an eighth more, so that not every step has a new shape to compile.
+    Call it outside ``jit``, in all processes of ``jax.distributed.initialize``. Exact, as `fasthist.distributed.all_reduce`,
+    which tells what is sent: here twice the bytes of the counts, since sums of 16 bits are sent as 32, and up to an eighth
+    more, so that not every step compiles a new shape.
 
     Examples
     --------
@@ -63,13 +63,13 @@ def all_reduce(
     >>> all_reduce(part, step=0)["kernel"].num
     5
     """
-    found = agreement.begin(_Processes(), lambda: histograms, "all_reduce()", step).wait()
-    assert found is not None
-    return found
+    sums = agreement.begin(_Processes(), lambda: histograms, "all_reduce()", step).wait()
+    assert sums is not None
+    return sums
 
 
 class _Processes:
-    """The engine of `fasthist.agreement`: all processes of JAX."""
+    """The engine of `fasthist.agreement` for all processes of JAX."""
 
     first = 0
 
@@ -77,8 +77,7 @@ class _Processes:
         self.rank, self.size = jax.process_index(), jax.process_count()
 
     def least(self, numbers: Any) -> Any:
-        # Of a float, all bits are turned where it is negative, and the sign else: then integers have the order of the
-        # numbers; of an integer, the sign alone.
+        # Flip all bits of a negative float and the sign of any other number: then unsigned integers have their order.
         sign = np.uint64(1) << np.uint64(63)
         bits = numbers.ravel().view(np.uint64)
         turned = np.where(bits < sign, sign, ~np.uint64(0) if numbers.dtype.kind == "f" else sign)
@@ -113,19 +112,19 @@ class _Processes:
     def _over_processes(
         self, reduce: Callable[[Any], Any], words: NDArray[np.uint32]
     ) -> NDArray[np.uint32]:
-        """Reduce uint32[n], of each process its own."""
+        """Reduce the uint32[n] of all processes."""
         devices = sorted(jax.devices(), key=lambda device: device.process_index)
         mesh = jax.sharding.Mesh(np.reshape(devices, (self.size, -1)), ("processes", "devices"))
         spec = jax.sharding.PartitionSpec("processes")
-        with jax.set_mesh(mesh):  # whatever mesh the caller has set
+        with jax.set_mesh(mesh):  # the caller may have set another
             rows = multihost_utils.host_local_array_to_global_array(words[None], mesh, spec)
-            found = _compiled(reduce, mesh)(rows)
-        return np.asarray(found.addressable_data(0))
+            reduced = _compiled(reduce, mesh)(rows)
+        return np.asarray(reduced.addressable_data(0))
 
 
 @functools.cache
 def _compiled(reduce: Callable[[Any], Any], mesh: Any) -> Any:
-    """Compile a reduction whose result every device gets."""
+    """Compile a reduction whose result is on every device."""
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(reduce, out_shardings=everywhere)
 
@@ -135,7 +134,7 @@ def _sum(rows: Any) -> Any:
 
 
 def _least(rows: Any) -> Any:
-    """Return the minimum of numbers that are pairs of words, the lower one first."""
+    """Return the minimum of numbers given as pairs of words, the lower word first."""
     low, high = rows[:, 0::2], rows[:, 1::2]
     least = high.min(axis=0)
     low = jnp.where(high == least, low, jnp.uint32(0xFFFFFFFF)).min(axis=0)
@@ -143,6 +142,6 @@ def _least(rows: Any) -> Any:
 
 
 def _rounded_up(size: int) -> int:
-    """Round up to one of few sizes: eight from one power of two to the next."""
+    """Round up to one of eight sizes between powers of two."""
     unit = 1 << max(size.bit_length() - 4, 0)
     return -(-size // unit) * unit

@@ -1,4 +1,4 @@
-"""Keras 3, on every backend: `HistogramCallback` in the place of ``TensorBoard(log_dir, histogram_freq)``."""
+"""Keras 3 on every backend: `HistogramCallback`, a replacement for ``TensorBoard(log_dir, histogram_freq)``."""
 
 from __future__ import annotations
 
@@ -38,60 +38,58 @@ _NEED_BATCH = ("gradients", "activations")
 
 
 class HistogramCallback(Callback):
-    """Log histograms while ``Model.fit`` runs, and the scalars that Keras's own ``TensorBoard`` logs.
+    """Log histograms during ``Model.fit``, and the scalars that Keras's own ``TensorBoard`` logs.
 
     Parameters
     ----------
     log_dir : str or os.PathLike
-        Files go to its directories ``train`` and ``validation``, as Keras's own callback puts them. A URL as in
+        Files go to its directories ``train`` and ``validation``, as with Keras's callback. May be a URL, as in
         `fasthist.SummaryWriter`.
     histogram_freq : int
-        Log after each epoch whose number is a multiple; the step is the number of the epoch. 0: never.
+        Log after each epoch whose number is a multiple; the step is the epoch. 0: never.
     log : str or iterable of str
         Some of "weights", "gradients", "optimizer" and "activations"; "all" is the first three.
     every : int, optional
-        Log after batches instead: the first one, then whenever a multiple of so many is reached. The step is the
-        number of batches before it; with ``steps_per_execution``, where Keras tells of the last of several, before
-        that one.
+        Log after batches instead: the first one, then whenever a multiple of `every` is reached. The step is the number of
+        batches before it; with ``steps_per_execution``, before the last of those that Keras ran together.
     batch : (x, y) or (x, y, sample_weight), optional
-        What gradients and activations are computed on.
+        Data for computing gradients and activations.
     include, exclude : str or re.Pattern, optional
-        Regular expressions, searched for in the tag: log tags that match the first, and not the second.
+        Regular expressions: log the tags in which the first is found and the second is not.
     writer : path, SummaryWriter, Sink, run, tracker or logger, optional
-        Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes.
+        Send histograms there, and write nothing else: anything that `fasthist.sinks.as_sink` takes.
     write_graph, write_images, write_steps_per_second, update_freq, profile_batch, embeddings_freq, embeddings_metadata
-        As of ``keras.callbacks.TensorBoard``, which does what they say. Graphs are written with TensorFlow as the
-        backend; images and profiles need it installed.
+        Passed to ``keras.callbacks.TensorBoard``. Graphs need TensorFlow as the backend; images and profiles need it
+        installed.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above, or gradients or activations are asked for without `batch`; or, when training
-        begins, a ``TensorBoard`` beside this callback writes histograms under the same tags.
+        An argument is not as above; gradients or activations are asked for without `batch`; or, when training begins,
+        another ``TensorBoard`` callback writes histograms under the same tags.
     FasthistError
-        While training: what the writer's ``add_histograms`` raises.
+        During training: as ``add_histograms`` of the writer.
 
     Notes
     -----
-    Scalars are written by a ``keras.callbacks.TensorBoard`` within, into the same file as the histograms. Beside a
-    ``TensorBoard`` in the same `log_dir`, that one writes the scalars, and the histograms go into its file.
+    An inner ``keras.callbacks.TensorBoard`` writes scalars into the same file as the histograms. If the model has its own
+    ``TensorBoard`` with the same `log_dir`, that one writes the scalars, and histograms go into its file.
 
-    Tags are ``<weight.path>/histogram``, Keras's own, and ``gradients/<weight.path>``, ``optimizer/<variable.path>``
-    of what is no scalar, and ``activations/<layer name>``. Of those with one path, the second gets "_1" at its end,
-    and so on.
+    Tags are ``<weight.path>/histogram``, as in Keras, ``gradients/<weight.path>``, ``optimizer/<variable.path>`` except
+    for scalars, and ``activations/<layer name>``. Repeated paths get "_1", "_2" and so on appended.
 
-    Gradients are those of the loss of `batch` after the step, without dropout and with the averages that batch
-    normalisation has so far: the same rule on every backend, whose own gradients nobody gets to see. They hold what
-    regularizers and ``add_loss`` add, not the factor of a ``LossScaleOptimizer``. It costs one more forward and
-    backward pass for each logged step, not compiled; activations cost one forward pass. Choose a small batch. Both
-    are stateless: training goes on as if nothing had been logged, to the bit.
+    Gradients are those of the loss of `batch` after the step, without dropout and with the current averages of batch
+    normalisation: the same rule on every backend, since backends do not expose their own. They include regularizers and
+    ``add_loss``, but not the factor of a ``LossScaleOptimizer``. They cost an uncompiled forward and backward pass for
+    each logged step, activations one forward pass: choose a small batch. Both are stateless: training continues exactly
+    as if nothing had been logged, to the bit.
 
-    Activations are what the layers in ``model.layers`` give, and in those of models within it; of a layer that is
-    called several times, ``activations/<layer name>/0`` and so on. Layers within other layers are not seen, nor those
-    that run within a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
+    Activations are the outputs of the layers in ``model.layers``, and in models among these; for a layer that is called
+    several times, ``activations/<layer name>/0`` and so on. Layers inside other layers are not seen, nor those that run in
+    a ``tf.function``, ``jax.jit`` or ``jax.checkpoint``.
 
-    Weights and optimizer state are read where they lie; activations and gradients are held until they are counted.
-    TensorFlow's gradient of an embedding is made dense, as large as its table: so all backends count the same zeros.
+    Weights and optimizer state are counted without a copy; activations and gradients are held until they are counted.
+    TensorFlow's sparse gradient of an embedding is made dense, so that all backends count the same zeros.
 
     Examples
     --------
@@ -133,7 +131,7 @@ class HistogramCallback(Callback):
             msg = f"batch is {type(batch).__name__}. Accepted: a tuple (x, y), or (x, y, sample_weight)."
             raise ArgumentError(msg)
         if histogram_freq < 0:
-            msg = f"histogram_freq={histogram_freq!r} is no number of epochs. Accepted: an integer from 0 on."
+            msg = f"histogram_freq={histogram_freq!r} must be a number of epochs. Accepted: an integer from 0 on."
             raise ArgumentError(msg)
         self._log_dir = os.fspath(log_dir)
         self._freq = histogram_freq
@@ -167,24 +165,24 @@ class HistogramCallback(Callback):
             )
 
     def set_model(self, model: Any) -> None:
-        """Take a model, and look who else writes into the directory."""
+        """Set the model, and find other callbacks that write into the directory."""
         super().set_model(model)
         self._close()
         self._beside = None if self._tensorboard is None else self._other_writer()
         self._tell("set_model", model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Begin the scalars."""
+        """Forward to the scalars."""
         self._tell("on_train_begin", logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Go on counting batches, whose numbers begin anew with each epoch."""
+        """Remember the batches before this epoch: Keras numbers them from 0 in each."""
         self._tell("on_epoch_begin", epoch, logs)
         if self._schedule is not None:
             self._before_epoch = self._schedule.step + 1
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Leave it to the scalars."""
+        """Forward to the scalars."""
         self._tell("on_train_batch_begin", batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -197,11 +195,11 @@ class HistogramCallback(Callback):
                 self._log(step)
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Leave it to the scalars."""
+        """Forward to the scalars."""
         self._tell("on_test_begin", logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Leave it to the scalars."""
+        """Forward to the scalars."""
         self._tell("on_test_batch_begin", batch, logs)
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -211,7 +209,7 @@ class HistogramCallback(Callback):
             self._tensorboard._val_writer.flush()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log after an epoch, if epochs are counted and this one is due; send on what is held."""
+        """Log after an epoch, if epochs are counted and this one is due; flush the writer."""
         self._tell("on_epoch_end", epoch, logs)
         if self._schedule is None and self._freq and epoch % self._freq == 0:
             self._log(epoch)
@@ -219,23 +217,23 @@ class HistogramCallback(Callback):
             self._writer.flush()
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Close what was opened."""
+        """Close the files and the writer."""
         self._tell("on_train_end", logs)
         self._close()
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        """Pass an event on to what writes the scalars, unless another callback does."""
+        """Forward an event to the inner callback, unless another one writes the scalars."""
         if self._tensorboard is None or self._beside is not None:
             return
         if event != "on_epoch_end":
             getattr(self._tensorboard, event)(*arguments)
             return
-        # Keras reads its learning rate in a way that NumPy warns of; where warnings are errors, training would end.
+        # NumPy warns of how Keras reads its learning rate; if warnings are errors, training would end.
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             self._tensorboard.on_epoch_end(*arguments)
 
     def _other_writer(self) -> Any:
-        """Return the callback in the same list that writes the scalars of the directory; None if it is this one."""
+        """Return the other callback in the list that writes the scalars of the directory, if any."""
         running = caller(keras.callbacks.CallbackList)
         others = [] if running is None else running.callbacks
         folder = os.path.normpath(self._log_dir)
@@ -261,7 +259,7 @@ class HistogramCallback(Callback):
             self._writer.close()
         self._writer = None
         if self._tensorboard is not None:
-            self._tensorboard._close_writers()  # of a training that has ended with an exception, too
+            self._tensorboard._close_writers()  # also after training that ended with an exception
 
     def _log(self, step: int) -> None:
         if self._writer is None:
@@ -274,28 +272,28 @@ class HistogramCallback(Callback):
             return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # within an epoch, JAX keeps the weights elsewhere
-        self._writer.add_histograms(countable(dict(self._found()), self._warned), step)
+        self._writer.add_histograms(countable(dict(self._tensors()), self._warned), step)
 
-    def _found(self) -> Iterator[tuple[str, Any]]:
-        """Yield what to log, each with its tag."""
+    def _tensors(self) -> Iterator[tuple[str, Any]]:
+        """Yield the tags and tensors to log."""
         model, batch, chosen = self.model, self._batch or (), self._selection
         weights = dict(zip(map(id, model.weights), _paths(model.weights), strict=True))
         if "weights" in self._kinds:
-            for one in model.weights:
-                tag = f"{weights[id(one)].replace(':', '_')}/histogram"  # as Keras's own callback does
+            for weight in model.weights:
+                tag = f"{weights[id(weight)].replace(':', '_')}/histogram"  # as in Keras
                 if tag in chosen:
-                    yield tag, one.value
+                    yield tag, weight.value
         if "gradients" in self._kinds:
-            tags = [f"gradients/{weights[id(one)]}" for one in model.trainable_variables]
+            tags = [f"gradients/{weights[id(weight)]}" for weight in model.trainable_variables]
             if any(tag in chosen for tag in tags):
                 with _without_a_trace():
-                    found = zip(tags, _gradients(model, *batch), strict=True)
-                yield from ((tag, one) for tag, one in found if tag in chosen)
+                    tagged = zip(tags, _gradients(model, *batch), strict=True)
+                yield from ((tag, gradient) for tag, gradient in tagged if tag in chosen)
         if "optimizer" in self._kinds:
             variables = model.optimizer.variables
-            for path, one in zip(_paths(variables), variables, strict=True):
-                if len(one.shape) and f"optimizer/{path}" in chosen:
-                    yield f"optimizer/{path}", one.value
+            for path, variable in zip(_paths(variables), variables, strict=True):
+                if len(variable.shape) and f"optimizer/{path}" in chosen:
+                    yield f"optimizer/{path}", variable.value
         if "activations" in self._kinds:
             with _without_a_trace():
                 activations = dict(_activations(model, batch[0], chosen))
@@ -303,7 +301,7 @@ class HistogramCallback(Callback):
 
 
 class _OwnTensorBoard(TensorBoard):
-    """Keras's callback, with our writers in the place of TensorFlow's, which it would import on any backend."""
+    """Keras's callback with fasthist's writers instead of TensorFlow's, which it would import on any backend."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -311,26 +309,26 @@ class _OwnTensorBoard(TensorBoard):
 
     @property
     def summary(self) -> _Summary:
-        """What stands for the module ``tf.summary``."""
+        """The stand-in for the module ``tf.summary``."""
         return self._own
 
 
 class _Summary:
-    """What Keras uses of ``tf.summary``."""
+    """The part of ``tf.summary`` that Keras uses."""
 
     def __init__(self) -> None:
         self._writers: list[SummaryWriter] = []
         self._conditions: list[Callable[[], bool]] = []
 
     def create_file_writer(self, log_dir: str) -> _FileWriter:
-        """Open a directory."""
+        """Open a writer."""
         writer = _FileWriter(log_dir)
         writer.summary = self
         return writer
 
     @contextlib.contextmanager
     def writing_to(self, writer: SummaryWriter) -> Iterator[None]:
-        """Let scalars go to a writer."""
+        """Send scalars to a writer."""
         self._writers.append(writer)
         try:
             yield
@@ -339,7 +337,7 @@ class _Summary:
 
     @contextlib.contextmanager
     def record_if(self, condition: Callable[[], bool]) -> Iterator[None]:
-        """Write only if a function says so."""
+        """Write scalars only if a function returns true."""
         self._conditions.append(condition)
         try:
             yield
@@ -349,27 +347,24 @@ class _Summary:
     def scalar(self, name: str, data: Any, step: Any) -> None:
         """Write a number, if there is a writer for it."""
         if self._writers and all(condition() for condition in self._conditions[-1:]):
-            numbers = (
-                float(keras.ops.convert_to_numpy(data)),
-                int(keras.ops.convert_to_numpy(step)),
-            )
-            self._writers[-1].add_scalar(name, *numbers, new_style=True)
+            value, at = (keras.ops.convert_to_numpy(number) for number in (data, step))
+            self._writers[-1].add_scalar(name, float(value), int(at), new_style=True)
 
 
 class _FileWriter(SummaryWriter):
-    """A writer with the one further method that Keras calls."""
+    """A writer with the additional method that Keras calls."""
 
     summary: _Summary
 
     def as_default(self, step: Any = None) -> contextlib.AbstractContextManager[None]:
-        """Let scalars, with steps of their own, go to this writer."""
+        """Send scalars, which have their own steps, to this writer."""
         del step
         return self.summary.writing_to(self)
 
 
 @contextlib.contextmanager
 def _without_a_trace() -> Iterator[None]:
-    """Restore global random states, which a user's layers may draw from."""
+    """Restore global random states, from which a user's layers may draw."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - not drawn from
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "torch":
@@ -382,33 +377,32 @@ def _without_a_trace() -> Iterator[None]:
 
 
 def _paths(variables: Iterable[Any]) -> list[str]:
-    return distinct(one.path for one in variables)
+    return distinct(variable.path for variable in variables)
 
 
 def _gradients(model: Any, x: Any, y: Any, sample_weight: Any = None) -> list[Any]:
-    """Compute gradients of the loss, changing nothing: what the model would write is caught in a scope."""
+    """Compute gradients of the loss in a scope that keeps the model from changing anything."""
     variables = model.trainable_variables
-    x, y, sample_weight = (_tensors(one) for one in (x, y, sample_weight))
+    x, y, sample_weight = map(_tensors, (x, y, sample_weight))
 
     def loss_of(values: Any) -> Any:
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
             predicted = model(x, training=False)
-            # The public method of a user's class may be an older one, without `training`.
+            # The public method of a user's class may be of an older form, without `training`.
             return model._compute_loss(x, y, predicted, sample_weight, training=False)
 
-    values = [one.value for one in variables]
+    values = [variable.value for variable in variables]
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
 
         leaves = [value.detach().requires_grad_() for value in values]
         with torch.enable_grad():
-            found = torch.autograd.grad(loss_of(leaves), leaves, allow_unused=True)
-        return [
-            torch.zeros_like(leaf) if one is None else one
-            for one, leaf in zip(found, leaves, strict=True)
-        ]
+            loss = loss_of(leaves)
+            return list(
+                torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+            )
     if backend == "jax":
         import jax
 
@@ -419,12 +413,12 @@ def _gradients(model: Any, x: Any, y: Any, sample_weight: Any = None) -> list[An
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = loss_of(inputs)
-    found = tape.gradient(loss, inputs, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(one) for one in found]  # that of an embedding is sparse
+    gradients = tape.gradient(loss, inputs, unconnected_gradients="zero")
+    return list(map(tf.convert_to_tensor, gradients))  # that of an embedding is sparse
 
 
 def _activations(model: Any, x: Any, chosen: Selection) -> Iterator[tuple[str, Any]]:
-    """Run the model once, and give what its layers gave."""
+    """Run the model once, and yield the outputs of its layers."""
     layers = list({id(layer): (name, layer) for name, layer in _layers(model)}.values())
     names = distinct(f"activations/{name}" for name, _ in layers)
     given: dict[str, list[Any]] = {name: [] for name in names if name in chosen}
@@ -451,14 +445,14 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _kept(layer: Any, outputs: list[Any]) -> Iterator[None]:
-    """Keep what a layer returns: until the block is left, an attribute hides its method `call`."""
+    """Keep the outputs of a layer: in this context, an attribute hides its method `call`."""
     call, attributes = layer.call, vars(layer)
     had_its_own = "call" in attributes
 
     @functools.wraps(call)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
-        if not any(_is_traced(one) for one in keras.tree.flatten(output)):
+        if not any(map(_is_traced, keras.tree.flatten(output))):
             outputs.append(output)
         return output
 
@@ -473,7 +467,7 @@ def _kept(layer: Any, outputs: list[Any]) -> Iterator[None]:
 
 
 def _is_traced(tensor: Any) -> bool:
-    """Whether a tensor has no values yet: within ``tf.function``, ``jax.jit``, ``jax.checkpoint`` or a scan."""
+    """Return whether a tensor has no values yet: in ``tf.function``, ``jax.jit``, ``jax.checkpoint`` or a scan."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -487,6 +481,5 @@ def _is_traced(tensor: Any) -> bool:
 
 
 def _tensors(values: Any) -> Any:
-    return keras.tree.map_structure(
-        lambda one: None if one is None else keras.ops.convert_to_tensor(one), values
-    )
+    to_tensor = keras.ops.convert_to_tensor
+    return keras.tree.map_structure(lambda x: None if x is None else to_tensor(x), values)

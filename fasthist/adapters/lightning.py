@@ -15,35 +15,34 @@ from fasthist.summary_writer import SummaryWriter
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 else:
-    # The same package has two names; a callback has to come from the one that the user's Trainer comes from.
+    # The package has two names; a callback must come from the same one as the user's Trainer.
     old = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
     Callback = require("pytorch_lightning" if old else "lightning.pytorch").Callback
 
-_log = logging.getLogger(Callback.__module__)  # is shown, and silenced, with Lightning's own
+_log = logging.getLogger(Callback.__module__)  # shown and silenced with Lightning's own
 
 
 class HistogramCallback(TrainerHistograms, Callback):
-    """Log histograms of weights, gradients, updates or activations while ``Trainer.fit`` runs.
+    """Log histograms of weights, gradients, updates or activations during ``Trainer.fit``.
 
     Parameters
     ----------
     log, every, include, exclude
         As of `fasthist.adapters.torch.watch`; steps are those of the optimizer, ``trainer.global_step``.
     writer : path, SummaryWriter, Sink, run, tracker or logger, optional
-        Whatever `fasthist.sinks.as_sink` takes. Default: the runs of all loggers that are known, which are
-        ``TensorBoardLogger``, ``WandbLogger``, ``CometLogger`` and ``MLFlowLogger``; where there is none, a
-        `fasthist.SummaryWriter` in ``trainer.log_dir``.
+        Anything that `fasthist.sinks.as_sink` takes. Default: the runs of all known loggers (``TensorBoardLogger``,
+        ``WandbLogger``, ``CometLogger``, ``MLFlowLogger``), else a `fasthist.SummaryWriter` in ``trainer.log_dir``.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above; of all but `writer` raised when fitting begins.
+        An argument is not as above: raised when fitting begins, for `writer` at once.
 
     Notes
     -----
-    Only rank 0 counts and writes, and nothing is written with ``fast_dev_run``. Under gradient accumulation a step is
-    logged when the optimizer has made it, with the gradients that it used. With manual optimization, gradients that
-    the module has set to zero by the end of ``training_step`` cannot be seen.
+    Only rank 0 counts and writes; with ``fast_dev_run`` nothing is written. With gradient accumulation a step is logged
+    after the optimizer's step, with the gradients that it used. With manual optimization, gradients that the module zeroes
+    before the end of ``training_step`` cannot be seen.
 
     Examples
     --------
@@ -57,7 +56,7 @@ class HistogramCallback(TrainerHistograms, Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the writer, on rank 0."""
         self._close()
-        # Asked on every rank: they agree on it there.
+        # Every rank must ask: they agree on it by communication.
         log_dir = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
@@ -67,7 +66,7 @@ class HistogramCallback(TrainerHistograms, Callback):
             self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, *arguments: object) -> None:
-        """Log the optimizer's step, if this batch has made it."""
+        """Log the optimizer's step, if this batch completed one."""
         del arguments
         if self._watch is not None and trainer.global_step > self._step:
             self._step = trainer.global_step

@@ -1,4 +1,4 @@
-"""TensorFlow 2 custom loops: variables and the gradients of a ``tf.GradientTape``, eager and in ``tf.function``."""
+"""TensorFlow 2 custom loops: variables and gradients of a ``tf.GradientTape``, eager or in ``tf.function``."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def weights(variables: Any) -> dict[str, Any]:
     Parameters
     ----------
     variables : model, tf.Module or iterable of tf.Variable
-        A Keras model's are its ``weights``, a module's its ``variables``. A Keras variable is called by its path,
-        another by its name without ":0"; of those with one name, the second gets "_1" at its end, and so on.
+        Of a Keras model its ``weights``, of a module its ``variables``. Names are the paths of Keras variables, else the
+        names without ":0"; repeated names get "_1", "_2" and so on appended.
 
     Returns
     -------
     dict of str to variable
         For `add_histograms`.
     """
-    found = getattr(variables, "weights", None) or getattr(variables, "variables", variables)
-    variables = list(found)
+    own = getattr(variables, "weights", None) or getattr(variables, "variables", variables)
+    variables = list(own)
     named = zip(_names(variables), variables, strict=True)
-    return {f"weights/{name}": one.value if hasattr(one, "path") else one for name, one in named}
+    return {f"weights/{name}": v.value if hasattr(v, "path") else v for name, v in named}
 
 
 def gradients(found: Iterable[Any], variables: Iterable[Any]) -> dict[str, Any]:
-    """Name what ``tape.gradient(loss, variables)`` has given ``gradients/<name>``.
+    """Name the result of ``tape.gradient(loss, variables)`` ``gradients/<name>``.
 
     Parameters
     ----------
@@ -46,44 +46,41 @@ def gradients(found: Iterable[Any], variables: Iterable[Any]) -> dict[str, Any]:
     Returns
     -------
     dict of str to tf.Tensor or tf.IndexedSlices
-        For `add_histograms` of this module, which is the one that knows ``tf.IndexedSlices``.
+        For `add_histograms` of this module, which handles ``tf.IndexedSlices``.
     """
     variables = list(variables)
     named = zip(_names(variables), found, strict=True)
-    return {f"gradients/{name}": one for name, one in named if one is not None}
+    return {f"gradients/{name}": gradient for name, gradient in named if gradient is not None}
 
 
 def add_histograms(writer: Any, tree: dict[str, Any], step: Any, every: int = 1) -> None:
-    """Log histograms of a step, from eager code or from within a ``tf.function``.
+    """Log histograms of a step, from eager code or within a ``tf.function``.
 
     Parameters
     ----------
     writer : SummaryWriter, Sink, run, tracker or logger
-        Whatever `fasthist.sinks.as_sink` takes but a path: a `fasthist.SummaryWriter`, or one of ``tf.summary``.
+        Anything that `fasthist.sinks.as_sink` takes except a path, such as a writer of fasthist or ``tf.summary``.
     tree : dict of str to tf.Tensor, tf.Variable or tf.IndexedSlices
-        Tags and values, such as ``{**weights(model), **gradients(found, model.trainable_variables)}``. Of
-        ``tf.IndexedSlices``, the gradient of an embedding, the rows that it holds are counted, those of one index
-        added up as optimizers do; never the zeros of the others, which may be most of a huge table.
+        Tags and values, such as ``{**weights(model), **gradients(grads, model.trainable_variables)}``. Of
+        ``tf.IndexedSlices``, the gradient of an embedding, the stored rows are counted, rows of the same index summed as
+        optimizers do; not the zeros of all other rows.
     step : int or int64[]
-        Within a ``tf.function`` a tensor or variable: a number of Python's would be traced again for each step.
+        Within a ``tf.function`` a tensor or variable: a Python number would cause a new trace at each step.
     every : int
-        Log steps that are a multiple.
+        Log the steps that are a multiple.
 
     Raises
     ------
     ArgumentError
         `writer` or `every` is not as above, or `step` is a Python number within a ``tf.function``.
     FasthistError
-        What the writer's ``add_histograms`` raises. Within a ``tf.function`` TensorFlow raises errors of its own,
-        with our text.
+        As ``add_histograms`` of the writer. Within a ``tf.function`` TensorFlow raises its own errors with the same text.
 
     Notes
     -----
-    Tensors and variables are read where they lie; only the rows of ``tf.IndexedSlices`` are copied, to be added up.
-    Within a ``tf.function`` a ``tf.py_function`` inside a ``tf.cond`` is added to the graph: on steps that are not
-    due it costs the comparison. On the others the graph waits until the histograms are counted. A graph with it runs
-    only in the process that has traced it, not on TPUs nor with ``jit_compile=True``, and cannot be saved as a
-    SavedModel.
+    Only the rows of ``tf.IndexedSlices`` are copied. A ``tf.function`` gets a ``tf.py_function`` inside a ``tf.cond``: steps
+    that are not due cost a comparison; on the others the graph waits until the histograms are counted. Such a graph runs
+    only in the process that traced it, not on TPUs or with ``jit_compile=True``, and cannot be saved as a SavedModel.
 
     Examples
     --------
@@ -109,13 +106,13 @@ def add_histograms(writer: Any, tree: dict[str, Any], step: Any, every: int = 1)
     if tf.inside_function():
         if not tf.is_tensor(step) and not isinstance(step, tf.Variable):
             msg = (
-                f"step={step!r} is a number of Python's within a tf.function, which would be traced again for each. "
+                f"step={step!r} is a Python number within a tf.function, which would be traced again for each step. "
                 "Accepted: a tensor or variable of int64. Hint: pass tf.constant(step, tf.int64) to the function."
             )
             raise ArgumentError(msg)
         _add_in_graph(sink, tree, tf.cast(step, tf.int64), every)
     elif int(step) % every == 0:
-        sink.add_histograms({tag: _dense(one) for tag, one in tree.items()}, int(step))
+        sink.add_histograms({tag: _dense(tensor) for tag, tensor in tree.items()}, int(step))
 
 
 def _add_in_graph(sink: Sink, tree: dict[str, Any], step: Any, every: int) -> None:
@@ -124,7 +121,7 @@ def _add_in_graph(sink: Sink, tree: dict[str, Any], step: Any, every: int) -> No
     def add(step: Any, *values: Any) -> None:
         sink.add_histograms(dict(zip(tags, values, strict=True)), int(step))
 
-    # It runs eagerly: nothing of it, nor of what it calls, is to become a graph.
+    # This runs eagerly: neither it nor its callees must become part of a graph.
     on_host = tf.autograph.experimental.do_not_convert(add)
 
     def due() -> Any:
@@ -136,11 +133,11 @@ def _add_in_graph(sink: Sink, tree: dict[str, Any], step: Any, every: int) -> No
 
 
 def _names(variables: list[Any]) -> list[str]:
-    return distinct(getattr(one, "path", None) or one.name.partition(":")[0] for one in variables)
+    return distinct(getattr(v, "path", None) or v.name.partition(":")[0] for v in variables)
 
 
 def _dense(gradient: Any) -> Any:
-    """Add up the rows of one index; leave a tensor as it is."""
+    """Sum the rows of each index; return a tensor unchanged."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, place = tf.unique(gradient.indices)

@@ -1,7 +1,7 @@
-"""PyTorch: `watch` logs a model's tensors from a training loop, `SummaryWriter` is torch's own with our histograms.
+"""PyTorch: `watch` logs a model's tensors from a training loop; `SummaryWriter` is torch's, with fasthist's histograms.
 
-Weights, gradients and updates are read after the optimizer's step, so that nothing of ours is in the graph: it makes no
-difference to ``torch.compile``, autocast, gradient accumulation or activation checkpointing.
+Weights, gradients and updates are read after the optimizer's step, so nothing is added to the graph: ``torch.compile``,
+autocast, gradient accumulation and activation checkpointing are not affected.
 """
 
 from __future__ import annotations
@@ -46,69 +46,68 @@ def watch(
     prefix: str = "",
     **others: Any,
 ) -> Watch:
-    """Log histograms of a model's tensors while it is trained.
+    """Log histograms of a model's tensors during training.
 
     Parameters
     ----------
     model : torch.nn.Module, or mapping or sequence of them
-        Compiled, or wrapped in ``DistributedDataParallel``, too: names are those of the model inside. Of several,
-        each has its key or position before its names. None of them is kept alive.
+        May be compiled, or wrapped in ``DistributedDataParallel``: names are those of the model inside. With several
+        models, the key or position precedes the names. Models are not kept alive.
     writer : path, SummaryWriter, Sink, run, tracker, logger or None
-        Whatever `fasthist.sinks.as_sink` takes. It stays open; of a path, ``close()`` closes the files. None, with
-        `distributed`, on the ranks that do not write.
+        Anything that `fasthist.sinks.as_sink` takes. It stays open; for a path, ``close()`` closes the files. None, with
+        `distributed`, on ranks that do not write.
     log : str or iterable of str
         Some of "weights", "gradients", "updates" and "activations"; "all" is the first three.
     every : int
         Log the first step, then each at which a multiple of `every` is reached.
     include, exclude : str or re.Pattern, optional
-        Regular expressions, searched for in the tag: log tags that match the first, and not the second.
+        Regular expressions: log the tags in which the first is found and the second is not.
     optimizer : torch.optim.Optimizer, optional
-        Count its steps, and log right after each that is due. Without it, call ``step()`` of what is returned.
+        Count its steps, and log right after each that is due. Without it, call ``step()`` of the result.
     distributed : bool or torch.distributed.ProcessGroup
-        Log the whole of what lies on several ranks: all of them, or those of a group. Each of them watches, with the
-        same arguments but for `writer`. Without it, nothing is sent, and a writer gets what its own rank counts.
+        Log whole tensors that are spread over all ranks, or those of a group. Every rank must watch, with the same
+        arguments except `writer`. Without it nothing is sent, and a writer gets only what its own rank counts.
     prefix : str
-        Put before all names: ``weights/<prefix>/<name>``.
+        Precedes all names: ``weights/<prefix>/<name>``.
 
     Returns
     -------
     Watch
-        Call its ``step()`` after each ``optimizer.step()`` and before ``zero_grad()``, and its ``close()`` in the end.
+        Call its ``step()`` between ``optimizer.step()`` and ``zero_grad()``, and its ``close()`` at the end.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above, or activations of a compiled model are asked for: compiled code runs no hooks. Or
-        a watch that is not closed writes the same tags to the same writer. With `distributed`, there is no process
-        group, or a model of FSDP1 keeps copies of its shards.
+        An argument is not as above; activations of a compiled model are asked for, whose code runs no hooks; another open
+        watch writes the same tags to the same writer; or, with `distributed`, there is no process group, or FSDP1 keeps
+        copies of shards.
 
     Notes
     -----
-    Tags are ``weights/<name>``, ``gradients/<name>`` and ``updates/<name>`` after ``named_parameters()``, and
-    ``activations/<name>`` after ``named_modules()``.
+    Tags are ``weights/<name>``, ``gradients/<name>`` and ``updates/<name>``, named as in ``named_parameters()``, and
+    ``activations/<name>`` as in ``named_modules()``.
 
-    - Gradients are what the optimizer has used: accumulated, averaged over ranks, unscaled, clipped. Parameters without
-      one are left out; of a sparse one, the rows that it holds are counted.
-    - An update is a weight less what it was before the step. For a step that is logged, a copy of the chosen weights
-      is made when the step before it ends, and let go of afterwards. 16-bit weights are subtracted as float32.
-    - Activations are floating-point outputs of every module in training mode but containers and the model itself, added
-      up over the forward passes of the step. Hooks are there only during steps that are logged; what checkpointing
-      computes again is not counted twice.
+    - Gradients are those that the optimizer used: accumulated, averaged over ranks, unscaled, clipped. Parameters without
+      one are left out; of a sparse gradient, the stored rows are counted.
+    - An update is the difference of a weight after and before the step. Before a step that is logged, the chosen weights
+      are copied; the copies are freed afterwards. 16-bit weights are subtracted as float32.
+    - Activations are the floating-point outputs of every module in training mode except containers and the model itself,
+      summed over the forward passes of a step. Hooks exist only during steps that are logged; recomputation by
+      checkpointing is not counted again.
 
-    Of a complex tensor ``<tag>/real`` and ``<tag>/imag`` are logged, of a sparse or nested one the values that it
-    holds. A tensor that cannot be counted is left out, with one warning that names it. Where a parameter has become
-    another one, or has another shape or device, its update is left out once.
+    Complex tensors are logged as ``<tag>/real`` and ``<tag>/imag``; of sparse and nested tensors, the stored values. A
+    tensor that cannot be counted is left out, with one warning that names it. If a parameter was replaced, or has a new
+    shape or device, its update is left out once.
 
-    Hooks are invisible to what copies, saves, exports, traces or transforms the model, and count nothing within it. A
-    model that is compiled later is noticed by a warning.
+    Hooks are hidden from code that copies, saves, exports, traces or transforms the model, and count nothing within it. If
+    the model is compiled later, a warning says so.
 
-    Between logged steps nothing is done. No random number is drawn, no tensor is changed, and none is kept.
+    Between logged steps nothing is done. No random numbers are drawn, and no tensors are changed or kept.
 
-    With `distributed`, a step that is logged takes the three collectives of `fasthist.distributed`, and one for each
-    gradient that is a `Partial` `DTensor`. Every element of a parameter is counted once: of a `DTensor` (FSDP2,
-    tensor parallelism) as its placements say; of FSDP1 each rank's shard (``use_orig_params=True`` keeps the names);
-    any other is taken to be the same on each rank, as in ``DistributedDataParallel``, and counted on the first.
-    Activations are each rank's own, and added up.
+    With `distributed`, a logged step takes the three collectives of `fasthist.distributed`, and one for each gradient that
+    is a `Partial` `DTensor`. Every element is counted once: a `DTensor` (FSDP2, tensor parallelism) by its placements;
+    FSDP1 by each rank's shard (``use_orig_params=True`` keeps the names); any other parameter is assumed to be the same on
+    all ranks, as in ``DistributedDataParallel``, and is counted on the first. Activations are summed over ranks.
 
     Examples
     --------
@@ -150,7 +149,7 @@ class Watch:
             from fasthist.distributed import check_group
 
             check_group(self._group)
-            self._sharded = any(list(map(_is_sharded, dict(models).values())))
+            self._sharded = any(list(map(_is_sharded, dict(models).values())))  # checks each
         self._kinds = parse_log(log)
         self._schedule = Schedule(every)
         self._selection = selection
@@ -162,9 +161,9 @@ class Watch:
         self._warned: set[str] = set()
         self._logged: int | None = None
         if "activations" in self._kinds:
-            for _, one in models:
-                _check_not_compiled(one)
-        self._models = [_Reference(label, _unwrapped(one)) for label, one in models]
+            for _, module in models:
+                _check_not_compiled(module)
+        self._models = [_Reference(label, _unwrapped(module)) for label, module in models]
         self._check_alone()
         self._attached = None if optimizer is None else _attach(optimizer, self.step)
         weakref.finalize(self, _remove, self._hooks)
@@ -172,7 +171,7 @@ class Watch:
         self._prepare()
 
     def step(self, global_step: int | None = None) -> None:
-        """Take note that the optimizer has made a step, and log it if it is due.
+        """Note that the optimizer has made a step, and log it if it is due.
 
         Parameters
         ----------
@@ -182,13 +181,13 @@ class Watch:
         Raises
         ------
         FasthistError
-            What the writer's ``add_histograms`` raises.
+            As ``add_histograms`` of the writer.
         """
         due = self._schedule.due
         step = self._schedule.advance(global_step)
         if due and step != self._logged:
             self._logged = step
-            tree = dict(self._found())
+            tree = self._tensors()
             self._release()
             if self._distributed:
                 tree = self._whole(tree, step)
@@ -198,7 +197,7 @@ class Watch:
             self._prepare()
 
     def close(self) -> None:
-        """Remove all hooks; a writer stays open, the files of a path are closed."""
+        """Remove all hooks; close the files of a path. A writer stays open."""
         self._release()
         self._schedule.due = False
         if self._attached is not None:
@@ -215,18 +214,19 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _found(self) -> dict[str, Any]:
-        """Return what to log of the step that is done, by tag."""
+    def _tensors(self) -> dict[str, Any]:
+        """Return the tensors to log for the last step, by tag."""
         tensors: dict[str, Any] = {}
         parameters = self._parameters()
         if "weights" in self._kinds:
             tensors.update(self._chosen("weights", parameters))
         if "gradients" in self._kinds:
-            # Where FSDP1 has left nothing of a parameter, there is no gradient either.
+            # A parameter of which FSDP1 has left nothing on this rank has no gradient.
             gradients = [
-                (name, one if one.grad is None else one.grad)
-                for name, one in parameters
-                if one.grad is not None or (self._sharded and one.requires_grad and not one.numel())
+                (name, weight if weight.grad is None else weight.grad)
+                for name, weight in parameters
+                if weight.grad is not None
+                or (self._sharded and weight.requires_grad and not weight.numel())
             ]
             if parameters and not gradients:
                 self._warn(
@@ -234,25 +234,25 @@ class Watch:
                     "Hint: call step() after optimizer.step() and before zero_grad()."
                 )
             tensors.update(self._chosen("gradients", gradients))
-        for tag, one in self._chosen("updates", parameters):
+        for tag, weight in self._chosen("updates", parameters):
             reference, before = self._before.get(tag, (_gone, None))
-            if reference() is one and _is_like(one, before):
-                tensors[tag] = _difference(one.detach(), before)
+            if reference() is weight and _is_like(weight, before):
+                tensors[tag] = _difference(weight.detach(), before)
         if "activations" in self._kinds and parameters and not self._outputs:
             self._warn(
                 "no activations were seen in a step that is logged. Hint: they are those in training mode, of a model that "
                 "is not compiled, outside of transforms such as torch.func's."
             )
-        parts = {part: one for tag, tensor in tensors.items() for part, one in _parts(tag, tensor)}
+        parts = dict(part for tag, tensor in tensors.items() for part in _parts(tag, tensor))
         whole = {}
-        if self._distributed:  # what lies on several ranks is left to fasthist.distributed
-            whole = {tag: one for tag, one in parts.items() if hasattr(one, "placements")}
-        rest = {tag: one for tag, one in parts.items() if tag not in whole}
+        if self._distributed:  # fasthist.distributed counts tensors that are spread over ranks
+            whole = {tag: part for tag, part in parts.items() if hasattr(part, "placements")}
+        rest = {tag: part for tag, part in parts.items() if tag not in whole}
         kept = whole | countable(rest, self._warned) | self._outputs
         return {tag: kept[tag] for tag in (*parts, *self._outputs) if tag in kept}
 
     def _warn(self, text: str) -> None:
-        """Warn once of a kind of trouble."""
+        """Warn once with each text."""
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(f"fasthist: {text}", stacklevel=4)
@@ -262,25 +262,19 @@ class Watch:
         from fasthist import distributed
 
         if not self._sharded and torch.distributed.get_rank(self._group):
-            tree = {tag: one.new_empty(0) if _is_copy(one) else one for tag, one in tree.items()}
+            tree = {tag: x.new_empty(0) if _is_copy(x) else x for tag, x in tree.items()}
         return distributed.histograms(tree, self._group, step=step, redistribute=True)
 
     def _chosen(self, kind: str, named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        for name, one in named:
-            tag = f"{kind}/{name}"
-            if tag in self._selection:
-                yield tag, one
+        tagged = ((f"{kind}/{name}", tensor) for name, tensor in named)
+        return ((tag, tensor) for tag, tensor in tagged if tag in self._selection)
 
     def _parameters(self) -> list[tuple[str, Any]]:
-        return [
-            (name, one)
-            for model in self._models
-            for name, one in model.parameters()
-            if not torch.nn.parameter.is_lazy(one)
-        ]
+        every = (named for model in self._models for named in model.parameters())
+        return [named for named in every if not torch.nn.parameter.is_lazy(named[1])]
 
     def _observed(self) -> Iterator[tuple[str, Any]]:
-        """Yield the modules whose outputs are logged, each with its tag."""
+        """Yield the tags and modules whose outputs are logged."""
         for model in self._models:
             for name, module in model.modules():
                 tag = f"activations/{model.label}{name}"
@@ -302,11 +296,11 @@ class Watch:
         own = self._tags()
         rivals: list[Watch] = []
         for attempt in range(2):
-            rivals = [one for one in _open if one._writes_like(self) and own & one._tags()]
+            rivals = [other for other in _open if other._writes_like(self) and own & other._tags()]
             if not rivals:
                 return
             if not attempt:
-                gc.collect()  # models that nobody holds any more, as in a notebook's cell that is run again
+                gc.collect()  # free models that a notebook cell made when it ran before
         tag = min(own & rivals[0]._tags())
         if self._writer is not self._given:
             self._writer.close()
@@ -320,14 +314,13 @@ class Watch:
         return self._given is other._given or _folder(self._writer) == _folder(other._writer) != ""
 
     def _prepare(self) -> None:
-        """Get ready for a step that will be logged."""
+        """Copy weights and register hooks for a step that will be logged."""
         self._release()
         if "updates" in self._kinds:
-            weights = self._chosen("updates", self._parameters())
             self._before = {
-                tag: (weakref.ref(one), one.detach().clone())
-                for tag, one in weights
-                if _has_updates(one)
+                tag: (weakref.ref(weight), weight.detach().clone())
+                for tag, weight in self._chosen("updates", self._parameters())
+                if _has_updates(weight)
             }
         if "activations" in self._kinds:
             watch = weakref.ref(self)
@@ -337,10 +330,9 @@ class Watch:
                     continue
                 handle = module.register_forward_hook(partial(_on_forward, watch, tag))
                 self._hooks.append((handle, weakref.ref(module)))
-                # What copies and saves a module asks it for its state.
-                vars(module).setdefault(
-                    "__getstate__", partial(_state_without_hooks, weakref.ref(module))
-                )
+                # Copying and saving a module call this for its state.
+                get_state = partial(_state_without_hooks, weakref.ref(module))
+                vars(module).setdefault("__getstate__", get_state)
 
     def _release(self) -> None:
         _remove(self._hooks)
@@ -351,22 +343,18 @@ class Watch:
         """Count a module's output, and add it to its earlier outputs of this step."""
         from fasthist.compute import histograms
 
-        tensors = {
-            part: one
-            for name, tensor in _tensors(output, tag)
-            for part, one in _parts(name, tensor)
-        }
-        for name, one in histograms(countable(tensors, self._warned)).items():
+        parts = dict(part for named in _tensors(output, tag) for part in _parts(*named))
+        for name, counted in histograms(countable(parts, self._warned)).items():
             before = self._outputs.get(name)
-            self._outputs[name] = one if before is None else before + one
+            self._outputs[name] = counted if before is None else before + counted
 
 
 _open: weakref.WeakSet[Watch] = weakref.WeakSet()
-"""What writes now: two of them must not write the same."""
+"""Open watches, of which no two may write the same tags to one writer."""
 
 
 class TrainerHistograms:
-    """What the callbacks of trainers share: their arguments, and what is open while they train."""
+    """The arguments that callbacks of trainers share, and the objects that are open during training."""
 
     def __init__(
         self,
@@ -395,21 +383,18 @@ class TrainerHistograms:
 
 
 class _Reference:
-    """A model that is not kept alive: if only a wrapper is gone, the modules that it held.
-
-    `label` precedes its names.
-    """
+    """A weak reference to a model, or to the modules that it held if only a wrapper is gone; `label` precedes names."""
 
     def __init__(self, label: str, model: Any) -> None:
         self.label = label
-        self._modules = [(name, weakref.ref(one)) for name, one in model.named_modules()]
+        self._modules = [(name, weakref.ref(module)) for name, module in model.named_modules()]
 
     def _alive(self) -> list[tuple[str, Any]]:
         """Return the outermost living modules, each with the prefix of its names."""
         outermost: list[tuple[str, Any]] = []
-        for name, reference in self._modules:  # those within come behind
+        for name, reference in self._modules:  # inner modules come later
             module, start = reference(), f"{name}." if name else ""
-            if module is not None and not any(start.startswith(one) for one, _ in outermost):
+            if module is not None and not start.startswith(tuple(outer for outer, _ in outermost)):
                 outermost.append((start, module))
                 if not name:
                     break
@@ -419,20 +404,20 @@ class _Reference:
         """Yield each parameter once, with its label and name."""
         seen: set[int] = set()
         for start, module in self._alive():
-            for name, one in module.named_parameters():
-                if id(one) not in seen:
-                    seen.add(id(one))
-                    yield self.label + _clean(start + name), one
+            for name, weight in module.named_parameters():
+                if id(weight) not in seen:
+                    seen.add(id(weight))
+                    yield self.label + _clean(start + name), weight
 
     def modules(self) -> Iterator[tuple[str, Any]]:
         """Yield each module with its name; the model's own is empty."""
-        for start, module in self._alive():
-            for name, one in module.named_modules():
-                yield _clean((start + name).removesuffix(".")), one
+        for start, outer in self._alive():
+            for name, module in outer.named_modules():
+                yield _clean((start + name).removesuffix(".")), module
 
 
 def _named_models(model: Any, prefix: Any) -> list[tuple[str, Any]]:
-    """Return the models, each with what is put before its names."""
+    """Return the models, each with the prefix of its names."""
     if not isinstance(prefix, str):
         msg = f"prefix={prefix!r} is not a name. Accepted: a str."
         raise ArgumentError(msg)
@@ -441,30 +426,30 @@ def _named_models(model: Any, prefix: Any) -> list[tuple[str, Any]]:
         models = list(model.items())
     elif isinstance(model, (list, tuple)):
         models = list(enumerate(model))
-    if not models or not all(isinstance(one, torch.nn.Module) for _, one in models):
+    if not models or not all(isinstance(module, torch.nn.Module) for _, module in models):
         msg = (
-            f"model={type(model).__name__} is no torch.nn.Module. "
+            f"model={type(model).__name__} is not a torch.nn.Module. "
             "Accepted: a module whose parameters are trained, or a mapping or list of such modules."
         )
         raise ArgumentError(msg)
-    labels = ["/".join(filter(None, (prefix.strip("/"), str(key)))) for key, _ in models]
-    return [
-        (f"{label}/" if label else "", one) for label, (_, one) in zip(labels, models, strict=True)
-    ]
+    start = prefix.strip("/")
+    labels = ["/".join(filter(None, (start, str(key)))) for key, _ in models]
+    modules = [module for _, module in models]
+    return [(f"{label}/" if label else "", m) for label, m in zip(labels, modules, strict=True)]
 
 
 def _folder(writer: Any) -> str:
-    """Return the directory that a writer tells of, in one spelling."""
+    """Return the absolute directory of a writer, or "" if unknown."""
     folder = getattr(writer, "log_dir", "")
     return str(Path(folder).absolute()) if isinstance(folder, str) and folder else ""
 
 
 def _on_forward(watch: Any, tag: str, module: Any, inputs: Any, output: Any) -> None:
-    """Count a module's output; whatever happens, the user's forward pass goes on as without it."""
+    """Count a module's output; never disturb the user's forward pass."""
     del inputs
-    if torch.compiler.is_compiling():  # or this would become a part of the compiled code
+    if torch.compiler.is_compiling():  # or this would become part of the compiled code
         return
-    # Within backward(), checkpointing runs the same forward pass once more.
+    # Within backward(), checkpointing repeats the forward pass.
     if not module.training or torch._C._current_graph_task_id() != -1 or _is_traced():
         return
     watch = watch()
@@ -476,7 +461,7 @@ def _on_forward(watch: Any, tag: str, module: Any, inputs: Any, output: Any) -> 
 
 
 def _is_traced() -> bool:
-    """Return whether something records or transforms what is done with tensors."""
+    """Return whether operations on tensors are recorded or transformed."""
     functorch = getattr(torch._C, "_functorch", None)
     return (
         torch.jit.is_tracing()
@@ -490,19 +475,18 @@ def _is_ours(hook: Any) -> bool:
 
 
 def _state_without_hooks(reference: Any) -> Any:
-    """Return the state of a module as it would be without us."""
+    """Return the state that a module would have without our hooks."""
     module = reference()
     get_state: Any = type(module).__getstate__
     state = get_state(module)
     plain = state[0] if isinstance(state, tuple) and state else state
     if not isinstance(plain, dict):
         return state
-    plain = {name: one for name, one in plain.items() if name != "__getstate__"}
+    plain = {name: value for name, value in plain.items() if name != "__getstate__"}
     hooks = plain.get("_forward_hooks")
     if hooks is not None:
-        plain["_forward_hooks"] = type(hooks)(
-            (key, one) for key, one in hooks.items() if not _is_ours(one)
-        )
+        others = ((key, hook) for key, hook in hooks.items() if not _is_ours(hook))
+        plain["_forward_hooks"] = type(hooks)(others)
     return (plain, *state[1:]) if isinstance(state, tuple) else plain
 
 
@@ -520,30 +504,30 @@ _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 
 
 def _gone() -> None:
-    """Stand for a reference to a model that is gone."""
+    """Stand in for a dead weak reference."""
 
 
 def _clean(name: str) -> str:
-    """Remove the names of wrappers from a parameter's or module's."""
+    """Remove the names of wrappers from a parameter's or module's name."""
     return name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
 
 
-def _is_copy(one: Any) -> bool:
-    """Return whether every rank has all of this tensor: activations are histograms by now."""
-    return isinstance(one, torch.Tensor) and not hasattr(one, "placements")
+def _is_copy(value: Any) -> bool:
+    """Return whether every rank has all of this value; activations are histograms by now, and differ."""
+    return isinstance(value, torch.Tensor) and not hasattr(value, "placements")
 
 
 def _is_sharded(model: Any) -> bool:
-    """Return whether the plain parameters of a model are shards: those of FSDP1 are."""
+    """Return whether the plain parameters of a model are shards, as with FSDP1; ArgumentError if they have copies."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return False
-    wrapped = [one for one in model.modules() if isinstance(one, fsdp.FullyShardedDataParallel)]
-    for one in wrapped:
-        strategy = one.sharding_strategy.name
-        if strategy not in ("FULL_SHARD", "SHARD_GRAD_OP") or not one._use_orig_params:
+    wrapped = [m for m in model.modules() if isinstance(m, fsdp.FullyShardedDataParallel)]
+    for module in wrapped:
+        strategy = module.sharding_strategy.name
+        if strategy not in ("FULL_SHARD", "SHARD_GRAD_OP") or not module._use_orig_params:
             msg = (
-                f"a module of FSDP1 with {strategy}, use_orig_params={one._use_orig_params} has copies or padding on its "
+                f"a module of FSDP1 with {strategy}, use_orig_params={module._use_orig_params} has copies or padding on its "
                 "ranks. Accepted: FULL_SHARD or SHARD_GRAD_OP, with use_orig_params=True. Hint: or use fully_shard()."
             )
             raise ArgumentError(msg)
@@ -551,7 +535,7 @@ def _is_sharded(model: Any) -> bool:
 
 
 def _unwrapped(model: Any) -> Any:
-    """Return the model inside a compiled one, and inside one whose gradients are averaged over ranks."""
+    """Return the model inside compiled and data-parallel wrappers."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
@@ -576,25 +560,25 @@ def _attach(optimizer: Any, step: Callable[[], None]) -> Any:
     inner = getattr(optimizer, "optimizer", optimizer)
     if not hasattr(inner, "register_step_post_hook"):
         msg = (
-            f"optimizer={type(optimizer).__name__} tells nobody of its steps. Accepted: a torch.optim.Optimizer. "
+            f"optimizer={type(optimizer).__name__} does not report its steps. Accepted: a torch.optim.Optimizer. "
             "Hint: call step() of what watch() returns yourself."
         )
         raise ArgumentError(msg)
 
-    # A compiled optimizer step is to call it, not to be made of it.
+    # A compiled optimizer step must call it, not inline it.
     hook = torch.compiler.disable(lambda *_: step())
     return inner.register_step_post_hook(hook)
 
 
 def _parts(tag: str, tensor: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what can be counted of a tensor: the values that it holds, real and imaginary parts."""
+    """Yield the countable parts of a tensor: its stored values, of complex ones the real and imaginary parts."""
     tensor = tensor.detach()
     if tensor.layout is torch.sparse_coo:
         tensor = tensor.coalesce().values()
     elif tensor.layout in _HAS_VALUES or (tensor.is_nested and not _has_holes(tensor)):
         tensor = tensor.values()
         if tensor.is_complex():
-            tensor = tensor.clone()  # torch takes no real part of what is a view of a sparse tensor
+            tensor = tensor.clone()  # torch takes no real part of a view of a sparse tensor
     if tensor.is_complex():
         yield f"{tag}/real", tensor.real
         yield f"{tag}/imag", tensor.imag
@@ -609,18 +593,18 @@ def _has_holes(nested: Any) -> bool:
     return nested.layout is torch.jagged and nested.lengths() is not None
 
 
-def _has_updates(one: Any) -> bool:
-    has_values = (one.is_floating_point() or one.is_complex()) and not one.is_meta
-    has_values = has_values and not isinstance(one, torch._subclasses.FakeTensor)
-    return has_values and one.layout is torch.strided and not (one.is_nested or one.is_quantized)
+def _has_updates(weight: Any) -> bool:
+    is_fake = weight.is_meta or isinstance(weight, torch._subclasses.FakeTensor)
+    is_dense = weight.layout is torch.strided and not (weight.is_nested or weight.is_quantized)
+    return is_dense and not is_fake and (weight.is_floating_point() or weight.is_complex())
 
 
-def _is_like(one: Any, other: Any) -> bool:
-    return (one.shape, one.device, one.dtype) == (other.shape, other.device, other.dtype)
+def _is_like(tensor: Any, other: Any) -> bool:
+    return (tensor.shape, tensor.device, tensor.dtype) == (other.shape, other.device, other.dtype)
 
 
 def _difference(after: Any, before: Any) -> Any:
-    # A difference of two bfloat16 seldom is one.
+    # The difference of two bfloat16 is seldom a bfloat16.
     if after.element_size() < 4:
         return after.float() - before.float()
     return after - before
@@ -640,7 +624,7 @@ def _tensors(output: Any, tag: str) -> Iterator[tuple[str, Any]]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SummaryWriter":  # it alone needs tensorboard
+    if name == "SummaryWriter":  # only this needs tensorboard
         from fasthist.adapters.torch_writer import SummaryWriter
 
         return SummaryWriter

@@ -1,4 +1,4 @@
-"""`SummaryWriter`: torch's own class, with our histograms, and our event file under everything that it writes."""
+"""`SummaryWriter`: torch's class, with fasthist's histograms and event files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
 
     Notes
     -----
-    It is an instance of torch's class, so that what asks for one takes it. Images, figures, graphs, text and all else
-    are encoded by torch and written to the same file; ``add_scalars`` and ``add_hparams`` make further directories,
-    as they do with torch. Tools that put their own code into torch's classes, such as W&B's ``sync_tensorboard`` and
-    ClearML, see every event; ClearML gets each in the calling thread, which then encodes it.
+    It is an instance of torch's class. Torch encodes images, figures, graphs, text and the rest, which go to the same file;
+    ``add_scalars`` and ``add_hparams`` make further directories, as in torch. Tools that patch torch's classes, such as
+    W&B's ``sync_tensorboard`` and ClearML, see every event; for ClearML the calling thread encodes it.
 
     Examples
     --------
@@ -52,9 +51,8 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
         filename_suffix: str = "",
         **kwargs: Any,
     ) -> None:
-        FasthistWriter.__init__(
-            self, log_dir, comment, purge_step, max_queue, flush_secs, filename_suffix, **kwargs
-        )
+        arguments = log_dir, comment, purge_step, max_queue, flush_secs, filename_suffix
+        FasthistWriter.__init__(self, *arguments, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         # These belong to this process, as its files do.
@@ -80,29 +78,25 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
         global_step: int | None = None,
         walltime: float | None = None,
     ) -> None:
-        """Write several numbers, each to a directory of its own, as torch does."""
+        """Write several numbers, each to its own directory, as torch does."""
         log_dir = self._get_file_writer().get_logdir()
         for tag in tag_scalar_dict:
-            # Where torch finds a writer of this name, it makes none.
+            # Torch makes no writer if there is one of this name.
             name = f"{log_dir}/{main_tag.replace('/', '_')}_{tag}"
             if name not in self.all_writers:
-                events = EventFileWriter(
-                    name,
-                    max_queue=self.max_queue,
-                    flush_secs=self.flush_secs,
-                    filename_suffix=self.filename_suffix,
-                )
+                options = ("max_queue", "flush_secs", "filename_suffix")
+                events = EventFileWriter(name, **{key: getattr(self, key) for key in options})
                 self.all_writers[name] = _FileWriter(events, name)
         super().add_scalars(main_tag, tag_scalar_dict, global_step, walltime)
 
     def flush(self, *, fsync: bool = False) -> None:
-        """Bring everything added so far to the files, those of ``add_scalars`` too."""
+        """Write everything added so far to the files, those of ``add_scalars`` included."""
         super().flush(fsync=fsync)
         for other in self._others():
             other.event_writer.flush(fsync=fsync)
 
     def close(self) -> None:
-        """Flush and close all files; what is added later goes to new ones."""
+        """Flush and close all files; later values go to new ones."""
         if self.file_writer is not None and self.file_writer.is_watched():
             for entry in self._thinning.last_events():
                 self._add(entry.event, entry.step)
@@ -111,9 +105,8 @@ class SummaryWriter(FasthistWriter, torch_writer.SummaryWriter):
         super().close()
 
     def _others(self) -> list[Any]:
-        return [
-            other for other in (self.all_writers or {}).values() if other is not self.file_writer
-        ]
+        every = (self.all_writers or {}).values()
+        return [other for other in every if other is not self.file_writer]
 
     def _hand_over(
         self,
@@ -132,20 +125,20 @@ class _FileWriter(torch_writer.FileWriter):
     """Hand torch's events to our file."""
 
     def __init__(self, events: EventFileWriter | ForeignWriter, log_dir: str) -> None:
-        # W&B learns of a directory from the constructor of a subclass that it puts in the place of tensorboard's class.
-        # Ours stands between the two, so that the constructor is called, and the one that makes a file is not.
+        # W&B replaces tensorboard's class with a subclass, whose constructor tells it of the directory. Our class stands
+        # between the two, so that this constructor is called, but not the one that creates a file.
         watching = torch_writer.EventFileWriter
         made = _EventWriter if watching is _ORIGINAL else type("_", (watching, _EventWriter), {})
         self.event_writer = made(log_dir, events)
 
     def is_watched(self) -> bool:
-        """Say whether a tool such as ClearML has put a function of its own in the place of torch's ``add_event``."""
+        """Return whether a tool such as ClearML has replaced torch's ``add_event``."""
         code = getattr(self.add_event, "__code__", None)
         return code is None or code.co_filename != torch_writer.__file__
 
 
 _ORIGINAL = torch_writer.EventFileWriter.__mro__[-2]
-"""tensorboard's class, even if it is another by the time that this module is imported."""
+"""tensorboard's class, even if a tool replaced it before this module was imported."""
 
 
 class _EventWriter(_ORIGINAL):  # type: ignore[misc, valid-type]

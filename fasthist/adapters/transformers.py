@@ -1,4 +1,4 @@
-"""Hugging Face ``Trainer``: a callback that logs its model's tensors, to where its scalars go."""
+"""Hugging Face ``Trainer``: a callback that logs the model's tensors where the scalars go."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from transformers import Trainer, TrainerCallback, integrations
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-_log = logging.get_logger("transformers.fasthist")  # is shown, and silenced, with its own
+_log = logging.get_logger("transformers.fasthist")  # shown and silenced with its own
 
 _TRACKERS: dict[str, Callable[[], Sink]] = {
     "WandbCallback": partial(WandbSink, step_metric="train/global_step"),
@@ -39,32 +39,31 @@ _TRACKERS: dict[str, Callable[[], Sink]] = {
     "CometCallback": lambda: CometSink(require("comet_ml").get_running_experiment()),
     "SwanLabCallback": SwanlabSink,
 }
-"""By the callback of ``report_to``: the sink for the run that it has begun, with steps as it logs them."""
+"""For each callback of ``report_to``, the sink for its run, with the steps that it logs."""
 
 
 class HistogramCallback(TrainerHistograms, TrainerCallback):
-    """Log histograms of weights, gradients, updates or activations while a ``Trainer`` trains.
+    """Log histograms of weights, gradients, updates or activations during training with a ``Trainer``.
 
     Parameters
     ----------
     log, every, include, exclude
         As of `fasthist.adapters.torch.watch`; steps are those of the optimizer, ``state.global_step``.
     writer : path, SummaryWriter, Sink, run, tracker or logger, optional
-        Send histograms there, and write nothing else: whatever `fasthist.sinks.as_sink` takes. Default: where
-        ``report_to`` sends the scalars, to TensorBoard, W&B, trackio, MLflow, Comet or SwanLab. Where it names none of
-        these, a `fasthist.adapters.torch.SummaryWriter` in the directory that ``TensorBoardCallback`` would take, which
-        gets what that one writes, too.
+        Send histograms there, and write nothing else: anything that `fasthist.sinks.as_sink` takes. Default: where
+        ``report_to`` sends the scalars: TensorBoard, W&B, trackio, MLflow, Comet or SwanLab. If it names none of these, a
+        `fasthist.adapters.torch.SummaryWriter` in the directory of ``TensorBoardCallback``, which then gets the scalars too.
 
     Raises
     ------
     ArgumentError
-        An argument is not as above; of all but `writer` raised when training begins.
+        An argument is not as above: raised when training begins, for `writer` at once.
 
     Notes
     -----
-    Only the process of rank 0 counts and writes. Under gradient accumulation a step is logged when the optimizer has
-    made it, with the gradients that it used. Pass it to the Trainer's ``callbacks=`` rather than to ``add_callback``:
-    so it learns of training that ends with an exception, and closes what was opened.
+    Only rank 0 counts and writes. With gradient accumulation a step is logged after the optimizer's step, with the gradients
+    that it used. Pass the callback to the Trainer's ``callbacks=`` rather than to ``add_callback``: only then does it close
+    its files if training ends with an exception.
 
     Examples
     --------
@@ -76,20 +75,20 @@ class HistogramCallback(TrainerHistograms, TrainerCallback):
     _files: Any = None
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have the end of training told, however it comes: the Trainer tells callbacks of no exception."""
+        """Wrap ``Trainer.train``, since the Trainer does not tell callbacks of exceptions."""
         del args, state, control, kwargs
         trainer = caller(Trainer)
         if trainer is not None:
             trainer.train = update_wrapper(partial(_train, trainer.train, self), trainer.train)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin files of our own, if there is no other place, on rank 0."""
+        """On rank 0, begin files of our own if there is no other place."""
         self._close()
         if state.is_world_process_zero and self._writes_files():
             self._own_files().on_train_begin(args, state, control, **kwargs)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to watch, on rank 0: by now all other callbacks have begun their runs."""
+        """On rank 0, begin to watch: by now all other callbacks have begun their runs."""
         del args, control
         if self._watch is None and state.is_world_process_zero:
             self._sink = self._chosen_sink()
@@ -100,7 +99,7 @@ class HistogramCallback(TrainerHistograms, TrainerCallback):
         """Log the step that the optimizer has just made."""
         del args, control, kwargs
         if self._watch is not None:
-            self._watch.step(state.global_step + 1)  # it is counted after this
+            self._watch.step(state.global_step + 1)  # incremented after this
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the Trainer's scalars, unless another callback does."""
@@ -160,7 +159,7 @@ def _own_files() -> Any:
     from fasthist.adapters.torch_writer import SummaryWriter  # needs tensorboard
 
     class Files(integrations.TensorBoardCallback):
-        """The Trainer's callback over our writer, which takes its directory before training, too."""
+        """The Trainer's callback with our writer, which may choose its directory before training."""
 
         logging_dir: str | None
 
@@ -184,11 +183,10 @@ _OTHERS = {kind.__name__ for kind in integrations.INTEGRATION_TO_CALLBACK.values
 
 
 def _name(callback: Any) -> str:
-    """Return the name of the class of transformers' own that this is one of, or of its own class."""
+    """Return the name of its base class in transformers, else of its own class."""
     names = [kind.__name__ for kind in type(callback).__mro__]
-    return next(
-        (name for known in (_TRACKERS, _OTHERS) for name in names if name in known), names[0]
-    )
+    known = [name for group in (_TRACKERS, _OTHERS) for name in names if name in group]
+    return [*known, names[0]][0]
 
 
 def _is_known(callback: Any) -> bool:

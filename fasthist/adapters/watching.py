@@ -1,4 +1,4 @@
-"""What all adapters share: which tensors are logged, at which steps, under which tags."""
+"""Shared by all adapters: which tensors to log, at which steps, under which tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from fasthist.errors import ArgumentError, FasthistError, compiled
 
 KINDS = ("weights", "gradients", "updates", "activations")
-"""Of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step added to a weight."""
+"""Kinds of tensors, each the first part of its tags: ``weights/<name>``. An update is what a step adds to a weight."""
 
 Pattern = str | re.Pattern[str] | None
 
@@ -30,9 +30,9 @@ def parse_log(log: str | Iterable[str], accepted: Iterable[str] = KINDS) -> tupl
 
 
 def caller(kind: type) -> Any:
-    """Return the ``self`` of the nearest caller that is of a class, or None.
+    """Return the ``self`` of the nearest caller that is an instance of a class, or None.
 
-    Keras and transformers do not tell a callback what it is listed with, nor whose list that is.
+    Keras and transformers do not tell a callback which list it is in, or whose.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -47,7 +47,7 @@ _EVERY = re.compile(r"freq|interval|period|every|n_steps|_steps$")
 
 
 def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
-    """Raise ArgumentError for arguments that other libraries have, and name the one that means the same."""
+    """Raise ArgumentError for unknown arguments; for those of other libraries, name the equivalent."""
     for name in arguments:
         hint = f" Hint: {name} is every= here, a number of steps." if _EVERY.search(name) else ""
         msg = f"{name}= is not an argument. Accepted: {accepted}.{hint}"
@@ -55,7 +55,7 @@ def refuse_unknown(arguments: Iterable[str], accepted: str) -> None:
 
 
 def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
-    """Flatten a tree to tags, leaving out what cannot be counted with one warning per tag, remembered in `warned`."""
+    """Flatten a tree to tags, without tensors that cannot be counted; warn once per tag, remembered in `warned`."""
     from fasthist.hist import Histogram
     from fasthist.intake import read
     from fasthist.sharding import local_part
@@ -76,19 +76,19 @@ def countable(tree: Any, warned: set[str]) -> dict[str, Any]:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Make names differ: Keras and TensorFlow allow two layers of one name, and so two variables of one path.
+    """Make names unique: Keras and TensorFlow allow layers with the same name, and so variables with the same path.
 
     >>> distinct(["dense", "norm", "dense"])
     ['dense', 'norm', 'dense_1']
     """
-    found: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for name in names:
         free, count = name, 0
-        while free in found:
+        while free in unique:
             count += 1
             free = f"{name}_{count}"
-        found[free] = None
-    return list(found)
+        unique[free] = None
+    return list(unique)
 
 
 class Selection:
@@ -110,15 +110,15 @@ class Selection:
 class Schedule:
     """Decide at which steps to log: the first one, then whenever a multiple of `every` is reached or passed.
 
-    Whether a step is due is known before it begins, from how far the last two steps lay apart: so hooks and copies are
-    made only for steps that are logged. Steps that jump are logged one call late at most.
+    The distance of the last two steps predicts whether the next is due, so hooks and copies are made only for steps that
+    are logged. A jump of the steps delays a log by one call at most.
 
-    `due` tells about the step that comes next; `step` is the last one, -1 before the first.
+    `due` is about the next step; `step` is the last one, -1 before the first.
     """
 
     def __init__(self, every: int) -> None:
         if every < 1:
-            msg = f"every={every!r} is no number of steps. Accepted: an integer from 1 on."
+            msg = f"every={every!r} must be a number of steps. Accepted: an integer from 1 on."
             raise ArgumentError(msg)
         self.every = every
         self.due = True

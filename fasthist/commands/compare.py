@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     default=0.1,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="From which distance on two runs have parted.",
+    help="Distance above which two runs have parted.",
 )
 @click.option(
     "--fail-above",
@@ -77,49 +77,46 @@ def compare(
         if step is not None:
             msg = f"--step={step} chooses among the steps of runs. Accepted: none with checkpoints, which hold one."
             raise ArgumentError(msg)
-        found = compare_checkpoints(paths, pattern)
+        differences = compare_checkpoints(paths, pattern)
     else:
-        found = compare_runs(paths, pattern, step, threshold, skip_corrupt=skip_corrupt)
-    found.sort(key=lambda one: -1.0 if one.wasserstein is None else one.wasserstein, reverse=True)
+        differences = compare_runs(paths, pattern, step, threshold, skip_corrupt=skip_corrupt)
+    differences.sort(key=lambda d: -1.0 if d.wasserstein is None else d.wasserstein, reverse=True)
     if as_json:
-        rows = ({name: finite(value) for name, value in asdict(one).items()} for one in found)
+        rows = ({name: finite(value) for name, value in asdict(d).items()} for d in differences)
         lines = [json.dumps(row, allow_nan=False) for row in rows]
         say("[\n" + ",\n".join(lines) + "\n]")
     else:
-        _print(found, paths, threshold)
-    if fail_above is not None and any((one.wasserstein or 0.0) > fail_above for one in found):
+        _print(differences, paths, threshold)
+    if fail_above is not None and any((d.wasserstein or 0.0) > fail_above for d in differences):
         ctx.exit(1)
 
 
-def _print(found: list[Difference], paths: Sequence[str], threshold: float) -> None:
-    columns = {"tag": Column("tag", lambda one: printable(one.tag), 99, is_text=True)}
+def _print(differences: list[Difference], paths: Sequence[str], threshold: float) -> None:
+    columns = {"tag": Column("tag", lambda d: printable(d.tag), 99, is_text=True)}
     if len(paths) > 2:
-        columns["run"] = Column("run", lambda one: printable(one.run), 13, is_text=True)
+        columns["run"] = Column("run", lambda d: printable(d.run), 13, is_text=True)
     columns |= {
         "step": Column("at step", _steps, 2),
-        "distance": Column("distance", lambda one: number(one.wasserstein), 14),
-        "js": Column("JS", lambda one: number(one.jensen_shannon), 3),
-        "psi": Column("PSI", lambda one: number(one.psi), 4),
-        "std": Column("std", lambda one: _times(one.std_ratio), 6),
-        "l2": Column("l2", lambda one: _times(one.l2_ratio), 5),
-        "parts": Column(
-            "parts at", lambda one: "" if one.parts_at is None else str(one.parts_at), 12
-        ),
+        "distance": Column("distance", lambda d: number(d.wasserstein), 14),
+        "js": Column("JS", lambda d: number(d.jensen_shannon), 3),
+        "psi": Column("PSI", lambda d: number(d.psi), 4),
+        "std": Column("std", lambda d: _times(d.std_ratio), 6),
+        "l2": Column("l2", lambda d: _times(d.l2_ratio), 5),
+        "parts": Column("parts at", lambda d: "" if d.parts_at is None else str(d.parts_at), 12),
     }
     console = console_of()
-    console.print(table_of(console, columns, found))
-    parted = [one.parts_at for one in found if one.parts_at is not None]
-    if parted:
-        first = min(found, key=lambda one: math.inf if one.parts_at is None else one.parts_at)
-        say(
-            f"They part at step {first.parts_at}, first in {printable(first.tag)}: more than {threshold:g} standard deviations."
-        )
-    elif any(one.step_a is not None and one.step_a == one.step_b for one in found):
-        say(f"They never part by more than {threshold:g} standard deviations.")
+    console.print(table_of(console, columns, differences))
+    first = min(differences, key=lambda d: math.inf if d.parts_at is None else d.parts_at)
+    limit = f"more than {threshold:g} standard deviations"
+    if first.parts_at is not None:
+        say(f"They part at step {first.parts_at}, first in {printable(first.tag)}: {limit}.")
+    elif any(d.step_a is not None and d.step_a == d.step_b for d in differences):
+        say(f"They never part by {limit}.")
 
 
-def _steps(one: Difference) -> str:
-    a, b = ("-" if step is None else str(step) for step in (one.step_a, one.step_b))
+def _steps(difference: Difference) -> str:
+    steps = difference.step_a, difference.step_b
+    a, b = ("-" if step is None else str(step) for step in steps)
     return a if a == b else f"{a}, {b}"
 
 

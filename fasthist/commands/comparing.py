@@ -1,4 +1,4 @@
-"""What ``fasthist compare`` compares: two files of a checkpoint tag by tag, or two runs, in several processes."""
+"""Compare checkpoints or runs tag by tag, runs in several processes: the work of ``fasthist compare``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from fasthist.hist import Histogram
 from fasthist.history import History
 from fasthist.tag_series import Series
 
-# Histograms of two series that are compared before it is asked again whether they have parted.
+# Pairs of histograms compared between two checks whether the series have parted.
 _BATCH = 64
 
-# From that many bytes on it is worth while to start other processes, which takes half a second.
+# Bytes from which other processes are worth while: starting them takes half a second.
 _LARGE = 1 << 27
 
 
@@ -36,18 +36,16 @@ _LARGE = 1 << 27
 
 
 def compare_checkpoints(paths: Sequence[str], pattern: str | None) -> list[Difference]:
-    """Count the tensors of at least two files, and compare those of the first with those of the others."""
+    """Count the tensors of at least two files, and compare the first with the others."""
     checkpoints = [open_checkpoint(path) for path in paths]
     total = sum(entry.nbytes for checkpoint in checkpoints for entry in checkpoint.entries)
     with progress("counting", total, is_bytes=True) as advance:
         first, *others = [_counted(checkpoint, pattern, advance) for checkpoint in checkpoints]
     differences: list[Difference] = []
     for path, checkpoint, other in zip(paths[1:], checkpoints[1:], others, strict=True):
+        steps = checkpoints[0].step, checkpoint.step
         common = _common(first, other, paths[0], path, pattern)
-        differences += [
-            difference_of(path, tag, (checkpoints[0].step, checkpoint.step), first[tag], other[tag])
-            for tag in common
-        ]
+        differences += [difference_of(path, t, steps, first[t], other[t]) for t in common]
     return differences
 
 
@@ -59,9 +57,9 @@ def _counted(
     for entry in checkpoint.entries:
         if entry.tag in chosen:
             try:
-                counted = histogram(entry.load(), buckets="tensorflow", name=entry.tag)
-                histograms[entry.tag] = counted
-            except ArrayError as error:  # the others are still worth having
+                array = entry.load()
+                histograms[entry.tag] = histogram(array, buckets="tensorflow", name=entry.tag)
+            except ArrayError as error:  # go on with the others
                 text = printable(str(error).partition(". Accepted")[0])
                 say(f"fasthist: left out {text}", err=True)
         advance(entry.nbytes)
@@ -75,7 +73,7 @@ def _common(
     other_path: str,
     pattern: str | None,
 ) -> list[str]:
-    """Return the tags of both in which the pattern is found, and report those in only one."""
+    """Return the common tags that match the pattern, and report those in only one."""
     chosen = set(matching([*first, *other], pattern))
     common = [tag for tag in first if tag in other and tag in chosen]
     if not common:
@@ -84,10 +82,10 @@ def _common(
             f"The first has {few(list(first)) or 'none'}, the other {few(list(other)) or 'none'}."
         )
         raise ArgumentError(msg)
-    for one, this, that in ((first, path, other), (other, other_path, first)):
-        alone = [tag for tag in one if tag not in that and tag in chosen]
+    for name, tags, rest in ((path, first, other), (other_path, other, first)):
+        alone = [tag for tag in tags if tag not in rest and tag in chosen]
         if alone:
-            say(f"fasthist: only in {this}: {few(alone)}", err=True)
+            say(f"fasthist: only in {name}: {few(alone)}", err=True)
     return common
 
 
@@ -104,7 +102,7 @@ def compare_runs(
 ) -> list[Difference]:
     """Read at least two runs, and compare the first with the others, at their last common step or nearest to `step`.
 
-    Two series part where their distance exceeds `threshold` standard deviations.
+    Two series part when their distance exceeds `threshold` standard deviations.
     """
     histories = [find_run(path, skip_corrupt=skip_corrupt) for path in paths]
     sizes = [history.nbytes for history in histories]
@@ -114,17 +112,14 @@ def compare_runs(
     jobs: list[tuple[str, list[tuple[Series, Series]], int | None, float]] = []
     for path, other in zip(paths[1:], others, strict=True):
         tags = _common(first, other, paths[0], path, pattern)
-        half = -(-len(tags) // 2)
-        jobs += [
-            (path, [(first[tag], other[tag]) for tag in part], step, threshold)
-            for part in (tags[:half], tags[half:])
-            if part
-        ]
+        pairs = [(first[tag], other[tag]) for tag in tags]
+        half = -(-len(pairs) // 2)
+        parts = filter(None, (pairs[:half], pairs[half:]))
+        jobs += [(path, part, step, threshold) for part in parts]
     amounts = [len(job[1]) for job in jobs]
+    large = sum(sizes) > _LARGE
     with progress("comparing", sum(amounts), is_bytes=False) as advance:
-        differences = _in_parallel(
-            _compare_series, jobs, amounts, advance, large=sum(sizes) > _LARGE
-        )
+        differences = _in_parallel(_compare_series, jobs, amounts, advance, large=large)
     return list(itertools.chain.from_iterable(differences))
 
 
@@ -136,14 +131,14 @@ def _in_parallel(
     *,
     large: bool | None = None,
 ) -> list[Any]:
-    """Do jobs, all but the last in processes of their own if there is much to do.
+    """Do jobs, all but the last in other processes if there is much to do.
 
-    The bar moves with the last job, and with each other one that is done.
+    The bar moves with the last job, and whenever another one is done.
     """
     workers = min(len(jobs), os.cpu_count() or 1) - 1
     if workers < 1 or not (sum(amounts) > _LARGE if large is None else large):
         return [work(*job, advance) for job in jobs]
-    # Spawned, for threads may hold locks; and ended with all that they do if this process is interrupted.
+    # Spawn, since threads may hold locks; the pool ends its processes if this one is interrupted.
     spawned = multiprocessing.get_context("spawn")
     with spawned.Pool(workers, _begin_worker) as pool:
         waited = [pool.apply_async(work, (*job, _nothing)) for job in jobs[:-1]]
@@ -156,7 +151,7 @@ def _in_parallel(
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent process, and do not warn of overflows."""
+    """Leave Ctrl-C to the parent process, and ignore overflows."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     np.seterr(all="ignore")
 
@@ -201,15 +196,11 @@ def _nearest(series: Series, step: int | None) -> int:
 
 
 def _first_parted(
-    a: Series,
-    b: Series,
-    places_a: NDArray[np.intp],
-    places_b: NDArray[np.intp],
-    threshold: float,
+    a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp], threshold: float
 ) -> int | None:
-    """Return the index of the first step at which the distance exceeds the threshold.
+    """Return the index of the first step at which the distance exceeds the threshold; None if there is none.
 
-    A distance is never less than that of the means: where these are too far apart no histogram need be read.
+    The distance is at least that of the means: where these are too far apart, no histogram need be read.
     """
     std = a.std[places_a]
     mean = a.mean[places_a]
@@ -220,7 +211,7 @@ def _first_parted(
     for begin in range(0, open_places.size, _BATCH):
         batch = open_places[begin : begin + _BATCH]
         distances = _distances(a, b, places_a[batch], places_b[batch])
-        # Units are asked for where there are none yet, and a distance.
+        # Read a histogram for its unit only if the unit is unknown and there is a distance.
         for k in np.flatnonzero(np.isnan(units[batch]) & (distances > 0)).tolist():
             units[batch[k]] = unit_of(a[int(places_a[batch[k]])], b[int(places_b[batch[k]])])
         parted = distances > threshold * units[batch]
@@ -232,7 +223,7 @@ def _first_parted(
 def _distances(
     a: Series, b: Series, places_a: NDArray[np.intp], places_b: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return the Wasserstein distances of pairs, over the files' own buckets; NaN where one has no finite value."""
+    """Return the Wasserstein distances of pairs, over the files' own buckets; NaN if either has no finite value."""
     distances = np.full(places_a.size, np.nan)
     joined_a, joined_b = join(a.forms(places_a)), join(b.forms(places_b))
     quick, i, j = np.intersect1d(

@@ -1,4 +1,4 @@
-"""`Difference`: how far two histograms of a tag are from each other, in every measure that is shown."""
+"""`Difference`: the distance of two histograms of a tag, in every measure that is shown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fasthist.estimates import l2_norm, spread
 from fasthist.hist import Histogram
 
 CONSTANT = 1e-7
-"""Of the mean: a standard deviation less than that is the rounding of a constant's."""
+"""Share of the mean below which a standard deviation is the rounding error of a constant."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a tag of another run is from the first run's, at steps `step_a` of the first and `step_b` of the other.
+    """The distance of a tag in another run, at `step_b`, from that in the first run, at `step_a`.
 
-    `wasserstein` is in units of the first's standard deviation; of the other's where the first is a constant, and of
-    its value where both are. The ratios are the other's over the first's. None if undefined.
+    `wasserstein` is in units of the first's standard deviation; of the other's if the first is a constant, and of its value
+    if both are. Ratios are the other's over the first's. None if undefined.
     """
 
     run: str
@@ -30,9 +30,7 @@ class Difference:
     psi: float | None
     std_ratio: float | None
     l2_ratio: float | None
-    parts_at: int | None = (
-        None  # the first common step at which `wasserstein` is above the threshold
-    )
+    parts_at: int | None = None  # first common step with `wasserstein` above the threshold
 
 
 def difference_of(
@@ -41,16 +39,9 @@ def difference_of(
     """Compute all of `Difference` but `parts_at`."""
     distance = wasserstein(a, b)
     return Difference(
-        run=run,
-        tag=tag,
-        step_a=steps[0],
-        step_b=steps[1],
-        wasserstein=distance and _in_units(unit_of(a, b), distance),
-        jensen_shannon=jensen_shannon(a, b),
-        psi=psi(a, b),
-        std_ratio=_ratio(spread(b)[1], spread(a)[1]),
-        l2_ratio=_ratio(l2_norm(b), l2_norm(a)),
-    )
+        run, tag, *steps, distance and _in_units(unit_of(a, b), distance), jensen_shannon(a, b), psi(a, b),
+        std_ratio=_ratio(spread(b)[1], spread(a)[1]), l2_ratio=_ratio(l2_norm(b), l2_norm(a)),
+    )  # fmt: skip
 
 
 def unit_of(a: Histogram, b: Histogram) -> float:
@@ -65,7 +56,7 @@ def unit_of(a: Histogram, b: Histogram) -> float:
 
 
 def _in_units(unit: float, distance: float) -> float:
-    """Return a distance in units; infinite where a file says that both are zeros, and its buckets that they differ."""
+    """Return a distance in units; infinite if a file says that both are zeros, but its buckets differ."""
     return distance / unit if unit else math.inf
 
 

@@ -1,4 +1,4 @@
-"""``fasthist doctor``: what is wrong in a run, layer by layer."""
+"""``fasthist doctor``: find what is wrong in a run, layer by layer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _KEYS = ("rule", "severity", "tag", "first_step", "last_step", "value", "thresho
     "kinds",
     metavar="REGEX=KIND",
     multiple=True,
-    help="What tags are in which this is found: weight, gradient, update or activation. Default: as their names tell.",
+    help="Kind of the tags in which this is found: weight, gradient, update or activation. Default: by their names.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.option(
     "--fail-on",
     type=click.Choice(["warning", "error"]),
-    help="Exit code 1 if something as grave is found, or graver.",
+    help="Exit code 1 if a finding is at least this severe.",
 )
 @skip_corrupt_option
 @click.pass_context
@@ -51,11 +51,10 @@ def doctor(
 ) -> None:  # fmt: skip
     """Say what is wrong in a run: in which layer, since when, why it matters and what people do about it.
 
-    RUN is an event file, or a directory with all runs in it, of which each is judged by itself, or the URL of
-    either. Looked for are
-    vanishing and exploding gradients, dead and saturated layers, NaN and infinities, initial weights of a wrong size
-    or sign, weights that grow or decay, steps that are too large or too small, frozen layers, what float16 cannot
-    hold, outliers and drift.
+    RUN is an event file, a directory of runs, each of which is judged by itself, or the URL of either. It looks for
+    vanishing and exploding gradients, dead and saturated layers, NaN and infinities, initial weights of a wrong size or
+    sign, weights that grow or decay, steps that are too large or too small, frozen layers, values beyond float16,
+    outliers and drift.
     """
     import json
 
@@ -64,34 +63,33 @@ def doctor(
 
     spoken = _parse_kinds(kinds)
     runs = find_all_runs(run, skip_corrupt=skip_corrupt)
-    with progress("reading", sum(one.nbytes for one in runs.values()), is_bytes=True) as advance:
+    total = sum(history.nbytes for history in runs.values())
+    with progress("reading", total, is_bytes=True) as advance:
         runs = read_runs(runs, advance)
     chosen = matching(list(dict.fromkeys(chain.from_iterable(runs.values()))), pattern)
-    # A layer is judged by others, too: by its neighbours, its bias, its weights.
+    # Diagnose all tags: a layer is judged by its neighbours, its bias and its weights too.
     name2findings = {
-        name: [one for one in diagnose(history, spoken) if one.tag in chosen]
+        name: [finding for finding in diagnose(history, spoken) if finding.tag in chosen]
         for name, history in runs.items()
     }
     if as_json:
         rows = [
             ({"run": name} if len(runs) > 1 else {})
-            | {key: finite(getattr(one, key)) for key in _KEYS}
-            for name, found in name2findings.items()
-            for one in found
+            | {key: finite(getattr(finding, key)) for key in _KEYS}
+            for name, findings in name2findings.items()
+            for finding in findings
         ]
         say(json.dumps(rows, indent=1, allow_nan=False))
     else:
         console = console_of()
-        for name, found in name2findings.items():
+        for name, findings in name2findings.items():
             if len(runs) > 1:
                 console.print(f"run {printable(name)}", style="bold underline", markup=False)
-            _print(console, found, len(set(chosen) & set(runs[name])))
+            _print(console, findings, len(set(chosen) & set(runs[name])))
             if len(runs) > 1:
                 console.print()
-    findings = list(chain.from_iterable(name2findings.values()))
-    if fail_on and any(
-        SEVERITIES.index(one.severity) >= SEVERITIES.index(fail_on) for one in findings
-    ):
+    severe = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on else ()
+    if any(finding.severity in severe for finding in chain(*name2findings.values())):
         ctx.exit(1)
 
 
@@ -107,35 +105,35 @@ def _parse_kinds(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _print(console: Console, findings: Sequence[Finding], tags: int) -> None:
-    looked = "1 tag" if tags == 1 else f"{tags} tags"
+    where = "1 tag" if tags == 1 else f"{tags} tags"
     if not findings:
-        console.print(f"No findings in {looked}.", markup=False)
+        console.print(f"No findings in {where}.", markup=False)
         return
     _print_layers(console, findings)
     console.print()
-    for rule in dict.fromkeys(one.rule for one in findings):
-        found = next(one for one in findings if one.rule == rule)
+    for rule in dict.fromkeys(finding.rule for finding in findings):
+        same = [finding for finding in findings if finding.rule == rule]
         console.print(rule, style="bold", markup=False)
-        console.print(f"  {found.why}", markup=False)
-        console.print(f"  What people do: {found.remedy}", markup=False)
-        sources = dict.fromkeys(one.source for one in findings if one.rule == rule)
-        console.print(f"  Threshold: {'; '.join(sources)}.", style="dim", markup=False)
-    counts = [
-        f"{sum(one.severity == severity for one in findings)} {severity}" for severity in _STYLES
-    ]
-    console.print(f"\n{len(findings)} findings in {looked}: {', '.join(counts)}.", markup=False)
+        console.print(f"  {same[0].why}", markup=False)
+        console.print(f"  What people do: {same[0].remedy}", markup=False)
+        sources = "; ".join(dict.fromkeys(finding.source for finding in same))
+        console.print(f"  Threshold: {sources}.", style="dim", markup=False)
+    severities = [finding.severity for finding in findings]
+    counts = ", ".join(f"{severities.count(severity)} {severity}" for severity in _STYLES)
+    console.print(f"\n{len(findings)} findings in {where}: {counts}.", markup=False)
 
 
 def _print_layers(console: Console, findings: Sequence[Finding]) -> None:
-    """Print what was found layer by layer, the worst layer first; tags of a layer with the same illness in one line."""
+    """Print findings layer by layer, the worst layer first; a line for each rule and severity."""
     from rich.text import Text
 
     layers: dict[str, dict[tuple[str, str], list[Finding]]] = {}
-    for one in findings:
-        layers.setdefault(one.layer, {}).setdefault((one.rule, one.severity), []).append(one)
-    for layer, illnesses in layers.items():
+    for finding in findings:
+        key = finding.rule, finding.severity
+        layers.setdefault(finding.layer, {}).setdefault(key, []).append(finding)
+    for layer, rules in layers.items():
         console.print(f"layer {printable(layer)}", style="bold", markup=False)
-        for (rule, severity), same in illnesses.items():
+        for (rule, severity), same in rules.items():
             first = same[0]
             steps = f"step {first.first_step}"
             if first.last_step != first.first_step:
@@ -143,5 +141,5 @@ def _print_layers(console: Console, findings: Sequence[Finding]) -> None:
             line = Text("  ").append(f"{severity} {rule}", style=_STYLES[severity])
             line.append(f"  {printable(first.tag)}, {steps}: {first.message}")
             if len(same) > 1:
-                line.append(f" (also {few([one.tag for one in same[1:]])})")
+                line.append(f" (also {few([finding.tag for finding in same[1:]])})")
             console.print(line)

@@ -1,10 +1,10 @@
-"""Everything that is known of some series, for other programs: JSON, CSV, Parquet."""
+"""Export series for other programs: JSON, CSV, Parquet."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 
 from fasthist.commands.terminal import finite, progress
 from fasthist.errors import printable
-from fasthist.hist import Histogram
 from fasthist.packages import require
 from fasthist.tag_series import Series
 
@@ -25,7 +24,7 @@ _TOLD = (
 )  # fmt: skip
 _ROWS = ("left", "right", "count")
 
-# Histograms in one piece of a Parquet file: a few MB.
+# Records in one row group of a Parquet file: a few MB.
 _PIECE = 1024
 
 
@@ -34,11 +33,11 @@ def export(
 ) -> None:
     """Write a record for each histogram, of one step or all: statistics, and the rows of its buckets.
 
-    What a file does not tell is null, or nothing in CSV, and so is what JSON has no number for. The rows are lists of
-    the left edges, right edges and counts; numbers with blanks between them in CSV.
+    Unknown numbers, and those that JSON lacks, are null, or empty in CSV. The rows are lists of left edges, right edges and
+    counts; numbers separated by blanks in CSV.
     """
     if parquet is not None:
-        require("pyarrow.parquet", "pyarrow")  # before the run is gone through
+        require("pyarrow.parquet", "pyarrow")  # fail before reading
     total = sum(len(series) if step is None else int(step in series.steps) for series in chosen)
     with progress("exporting", total, is_bytes=False) as advance:
         records = _records(chosen, step)
@@ -62,22 +61,16 @@ def _records(chosen: Sequence[Series], step: int | None) -> Iterator[dict[str, A
         places = range(len(series)) if step is None else np.flatnonzero(steps == step).tolist()
         histograms = iter(series) if step is None else iter(series[i] for i in places)
         for i, histogram in zip(places, histograms, strict=True):
-            rows = histogram.to_rows()
+            rows, zero_count = histogram.to_rows(), histogram.zero_count
             yield {
                 "tag": series.tag,
                 "step": int(steps[i]),
                 "wall_time": float(wall_times[i]),
                 **{name: getattr(histogram, name) for name in _TOLD},
-                "zero_count": _zeros(histogram, float(zeros[i])),
+                "zero_count": finite(float(zeros[i])) if zero_count is None else zero_count,
                 **{name: histogram.quantile(q) for name, q in _QUANTILES.items()},
                 **{name: rows[:, column].tolist() for column, name in enumerate(_ROWS)},
             }
-
-
-def _zeros(histogram: Histogram, told: float) -> float | None:
-    if histogram.zero_count is not None:
-        return histogram.zero_count
-    return None if math.isnan(told) else told
 
 
 def _write_json(records: Iterator[dict[str, Any]]) -> None:
@@ -103,20 +96,11 @@ def _write_csv(records: Iterator[dict[str, Any]]) -> None:
 
 def _write_parquet(records: Iterator[dict[str, Any]], path: Path) -> None:
     pyarrow, parquet = require("pyarrow"), require("pyarrow.parquet", "pyarrow")
-    number, numbers = pyarrow.float64(), pyarrow.list_(pyarrow.float64())
-    types = {
-        "tag": pyarrow.string(),
-        "step": pyarrow.int64(),
-        **dict.fromkeys(("wall_time", *_TOLD, "zero_count", *_QUANTILES), number),
-        **dict.fromkeys(_ROWS, numbers),
-    }
+    number = pyarrow.float64()
+    types = {"tag": pyarrow.string(), "step": pyarrow.int64()}
+    types |= dict.fromkeys(("wall_time", *_TOLD, "zero_count", *_QUANTILES), number)
+    types |= dict.fromkeys(_ROWS, pyarrow.list_(number))
     schema = pyarrow.schema(types)
     with parquet.ParquetWriter(path, schema) as writer:
-        piece: list[dict[str, Any]] = []
-        for record in records:
-            piece.append(record)
-            if len(piece) == _PIECE:
-                writer.write_table(pyarrow.Table.from_pylist(piece, schema))
-                piece = []
-        if piece:
+        while piece := list(itertools.islice(records, _PIECE)):
             writer.write_table(pyarrow.Table.from_pylist(piece, schema))

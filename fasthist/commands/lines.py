@@ -1,4 +1,4 @@
-"""What ``fasthist show`` shows: a `Line` for each tag of a run, and the columns of its table."""
+"""The table of ``fasthist show``: a `Line` for each tag of a run, and the columns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fasthist.history import History
 from fasthist.tag_series import Series
 
 _CELLS = 12
-"""Characters of a line of bars."""
+"""Characters of a sparkline."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is shown of a tag; NaN for what is not known."""
+    """The numbers shown for a tag; NaN if unknown."""
 
     tag: str
     steps: int
@@ -73,7 +73,7 @@ COLUMNS = {
 def lines_of(
     history: History, pattern: str | None, step: int | None, sort: str | None
 ) -> list[Line]:
-    """Compute the table: the given step of each matching tag, or its last; `sort` names a field, largest first."""
+    """Compute the lines: the given or last step of each matching tag; `sort` names a field, largest first."""
     tags = matching(list(history), pattern)
     check_step(history, tags, step)
     lines = []
@@ -94,7 +94,7 @@ def _descending(value: float) -> tuple[bool, float]:
 
 
 def check_step(history: History, tags: list[str], step: int | None) -> None:
-    """Raise ArgumentError if none of the tags has this step."""
+    """Raise ArgumentError if no tag has this step."""
     if step is None:
         return
     steps = np.unique(np.concatenate([history[tag].steps for tag in tags]))
@@ -111,26 +111,15 @@ def _line(series: Series, place: int) -> Line:
     histogram = series[place]
     uncounted = histogram.uncounted or 0
     mean, std, is_told = spread(histogram)
-    quantiles = [_told(histogram.quantile(q)) for q in (0.01, 0.5, 0.99)]
+    p1, p50, p99 = (_told(histogram.quantile(q)) for q in (0.01, 0.5, 0.99))
     return Line(
-        tag=series.tag,
-        steps=len(series),
-        step=int(series.steps[place]),
-        num=histogram.num,
-        mean=mean,
-        std=std,
-        min=_told(histogram.min),
-        max=_told(histogram.max),
-        p1=quantiles[0],
-        p50=quantiles[1],
-        p99=quantiles[2],
+        tag=series.tag, steps=len(series), step=int(series.steps[place]), num=histogram.num, mean=mean, std=std,
+        min=_told(histogram.min), max=_told(histogram.max), p1=p1, p50=p50, p99=p99,
         zeros=zero_share(histogram, float(series.zero_count[place])),
         nan=(histogram.nan_count or 0) + uncounted if uncounted else _told(histogram.nan_count),
-        uncounted=uncounted,
-        distribution=_distribution(histogram, quantiles[0], quantiles[2]),
-        over_time=sparkline(_stds(series)),
-        is_estimate=not is_told,
-    )
+        uncounted=uncounted, distribution=_distribution(histogram, p1, p99),
+        over_time=sparkline(_stds(series)), is_estimate=not is_told,
+    )  # fmt: skip
 
 
 def _told(value: float | None) -> float:
@@ -142,7 +131,7 @@ def _share(value: float) -> str:
 
 
 def _distribution(histogram: Histogram, low: float, high: float) -> str:
-    """Draw the shares of equal cells from one quantile to another; the outer cells hold the tails too."""
+    """Draw the shares of equal cells between two quantiles; the outer cells include the tails."""
     if not histogram.num:
         return ""
     cuts = low + (high - low) * np.arange(1, _CELLS) / _CELLS
@@ -151,7 +140,7 @@ def _distribution(histogram: Histogram, low: float, high: float) -> str:
 
 
 def _stds(series: Series) -> list[float]:
-    """Return the standard deviation at up to 12 steps, estimated from the rows where the file does not tell it."""
+    """Return the standard deviation at up to 12 steps, estimated from the rows if the file does not tell it."""
     places = np.unique(np.linspace(0, len(series) - 1, _CELLS).astype(np.int64))
     stds: list[float] = series.std[places].tolist()
     untold = places[np.isnan(stds)]

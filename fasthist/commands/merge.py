@@ -1,4 +1,4 @@
-"""``fasthist merge``: the files that the ranks of a run wrote, each on its own, become one run."""
+"""``fasthist merge``: sum the files that the ranks of a run wrote into one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUP = 64  # histograms in one event
 
 LEFT_OUT = 3
-"""Exit code where something is left out, because not every rank has it."""
+"""Exit code if something is left out because a rank lacks it."""
 
 
 @click.command(
@@ -27,33 +27,25 @@ LEFT_OUT = 3
 )
 @click.argument("directory", metavar="DIR", type=local)
 @click.option(
-    "-o",
-    "--out",
-    required=True,
-    metavar="OUT",
-    type=local,
-    help="Where the event file goes: a directory that is new or empty.",
-)
-@click.option(
-    "--allow-missing",
-    is_flag=True,
-    help="Sum what only some ranks have, too: over these.",
-)
+    "-o", "--out", required=True, metavar="OUT", type=local,
+    help="New or empty directory for the event file.",
+)  # fmt: skip
+@click.option("--allow-missing", is_flag=True, help="Also sum what only some ranks have.")
 def merge(directory: Path, out: Path, allow_missing: bool) -> None:
     """Sum the histograms that the ranks of a run wrote, each to files of its own.
 
-    A rank is a directory in DIR, or the files in it that end alike: SummaryWriter(log_dir, filename_suffix=".rank3").
-    Histograms of one tag and step are summed; where a rank wrote one twice, as after a restart, the last counts.
-    Scalars are left out, but those of NaN and infinities.
+    A rank is a directory in DIR, or the files in it with the same suffix: SummaryWriter(log_dir, filename_suffix=".rank3").
+    Histograms of the same tag and step are summed; if a rank wrote one twice, as after a restart, the last counts.
+    Scalars are left out, except those of NaN and infinities.
 
-    Exact are, as far as the files tell them, num, min, max, the sums, the numbers of NaN and infinities, and, where
-    all were counted with bins="tensorflow", the counts. Else a picture of the sum is made of the ranks' pictures; the
-    share below any value is then within 2 % of that of all values.
+    The sum is exact, as far as the files tell, in num, min, max, the sums and the numbers of NaN and infinities, and in the
+    counts if all ranks counted with bins="tensorflow". Otherwise the ranks' pictures are summed: the share below any value
+    is then within 2 % of that of all values.
 
-    Two runs are refused: where one ended before the other began, or most tags are not in both. Names that number the
-    ranks, such as rank0 and rank1, are believed.
+    Files of different runs are refused: one ended before the other began, or most tags are not in both. Names that number
+    the ranks, such as rank0 and rank1, are trusted.
 
-    What not every rank has is listed and left out, and the exit code is 3, or 0 with --allow-missing. A rank whose
+    Histograms that a rank lacks are listed and left out, and the exit code is 3, or 0 with --allow-missing. A rank whose
     shard of a tensor is empty writes no histogram of it.
     """
     from fasthist import rank_files
@@ -102,9 +94,11 @@ def merge(directory: Path, out: Path, allow_missing: bool) -> None:
 
 
 def _check_out(out: Path, directory: Path) -> None:
-    """Refuse to write where something is, or among what is read."""
+    """Raise ArgumentError if `out` is not empty, or lies in the directory that is read."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"--out {out} holds something. Accepted: a directory that is new or empty."
+        msg = (
+            f"--out {out} exists and is not an empty directory. Accepted: a new or empty directory."
+        )
         raise ArgumentError(msg)
     if out.resolve().is_relative_to(directory.resolve()):
         msg = f"--out {out} lies in {directory}, whose files are summed. Accepted: a directory beside it."
@@ -112,7 +106,7 @@ def _check_out(out: Path, directory: Path) -> None:
 
 
 def _write(sums: Iterable[list[ReadHistogram]], out: Path, advance: Callable[[int], None]) -> int:
-    """Write the sum of each list to a new event file; return for how many no file counts what is not finite."""
+    """Write the sum of each list to a new event file; return how many have no counts of NaN and infinities."""
     import fasthist
     from fasthist.rank_files import added
 

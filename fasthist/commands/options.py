@@ -1,4 +1,4 @@
-"""Options and help texts that several commands have."""
+"""Options and help texts that commands share."""
 
 from __future__ import annotations
 
@@ -18,24 +18,22 @@ tag_option = click.option(
 )
 
 skip_corrupt_option = click.option(
-    "--skip-corrupt", is_flag=True, help="Pass over damaged records instead of stopping."
+    "--skip-corrupt", is_flag=True, help="Skip damaged records instead of stopping."
 )
 
 
 def readable(value: str) -> str:
-    """Take a run as a command reads it: a path, or a URL as it stands, of which `Path` would make s3:/bucket."""
+    """Parse the path of a run; keep a URL as it is, since `Path` would turn s3://bucket into s3:/bucket."""
     from fasthist.events.remote import is_url
 
     return value if is_url(value) else str(Path(value))
 
 
 def local(value: str) -> Path:
-    """Take a path of this machine."""
+    """Parse a local path."""
     from fasthist.events.remote import is_url
 
     if is_url(value):
-        msg = (
-            f"{value} is a URL. Accepted: a path. Hint: copy what it names, or name another place."
-        )
+        msg = f"{value} is a URL. Accepted: a local path. Hint: copy the file first, or choose another place."
         raise click.BadParameter(msg)
     return Path(value)

@@ -1,4 +1,4 @@
-"""``fasthist plot``: runs as a picture, or as a page for a browser."""
+"""``fasthist plot``: draw runs as a picture, or as a page for a browser."""
 
 from __future__ import annotations
 
@@ -28,13 +28,9 @@ MAX_PANELS = 24
 )
 @click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=readable)
 @click.option(
-    "-o",
-    "--out",
-    required=True,
-    metavar="FILE",
-    type=local,
-    help="What to write: .png, .svg, or .html, a page to zoom into.",
-)
+    "-o", "--out", required=True, metavar="FILE", type=local,
+    help="File to write: .png, .svg, or .html, a page to zoom into.",
+)  # fmt: skip
 @tag_option
 @click.option(
     "--kind",
@@ -45,34 +41,22 @@ MAX_PANELS = 24
     "--step", metavar="N", type=int, help="Step of an overlay. Default: the last of each run."
 )
 @click.option(
-    "--scale",
-    type=click.Choice(SCALES),
-    default="auto",
+    "--scale", type=click.Choice(SCALES), default="auto",
     help="Axis of the values. Default: auto, log where a linear one would hide most of them.",
-)
+)  # fmt: skip
 @click.option(
-    "--max-panels",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=MAX_PANELS,
+    "--max-panels", metavar="N", type=click.IntRange(min=1), default=MAX_PANELS,
     help=f"Draw the first N pictures. Default: {MAX_PANELS}.",
-)
-@click.option("--dark", is_flag=True, help="Draw on dark ground.")
+)  # fmt: skip
+@click.option("--dark", is_flag=True, help="Draw on a dark background.")
 @skip_corrupt_option
 def plot(
-    paths: tuple[str, ...],
-    out: Path,
-    pattern: str | None,
-    kind: str | None,
-    step: int | None,
-    scale: str,
-    max_panels: int,
-    dark: bool,
-    skip_corrupt: bool,
-) -> None:
+    paths: tuple[str, ...], out: Path, pattern: str | None, kind: str | None, step: int | None, scale: str,
+    max_panels: int, dark: bool, skip_corrupt: bool,
+) -> None:  # fmt: skip
     """Draw runs: a small picture for each tag.
 
-    RUN is a directory, with all runs in it, an event file, or the URL of either. Kinds: ridge, an outline for each step, the newest in
+    RUN is a directory of runs, an event file, or the URL of either. Kinds: ridge, an outline for each step, the newest in
     front; heatmap and percentiles, over steps; overlay, one step of all runs in one picture. Needs the extra
     fasthist[plot].
     """
@@ -84,10 +68,10 @@ def plot(
     form = out.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         accepted = ", ".join(f".{name}" for name in FORMATS)
-        msg = f"-o {out}: its ending tells no format. Accepted: {accepted}."
+        msg = f"-o {out}: its ending names no known format. Accepted: {accepted}."
         raise ArgumentError(msg)
     if not out.absolute().parent.is_dir():
-        msg = f"-o {out}: there is no directory {out.absolute().parent}. Make it first."
+        msg = f"-o {out}: there is no directory {out.absolute().parent}. Hint: create it first."
         raise ArgumentError(msg)
     runs = _open(paths, skip_corrupt=skip_corrupt)
     kind = kind or ("ridge" if len(runs) == 1 and step is None else "overlay")
@@ -104,7 +88,7 @@ def plot(
 
 
 def _open(paths: tuple[str, ...], *, skip_corrupt: bool) -> dict[str, History]:
-    """Read all runs, named by what tells them apart; those without histograms are left out."""
+    """Read all runs that have histograms, named by the path or, below a single path, by the run."""
     from fasthist.commands.runs import find_all_runs
     from fasthist.events.stored import join
 
@@ -119,7 +103,6 @@ def _open(paths: tuple[str, ...], *, skip_corrupt: bool) -> dict[str, History]:
             if len(history):
                 runs[name] = history
     if not runs:
-        names = ", ".join(paths)
-        msg = f"{names}: no histograms. Accepted: event files with at least one. Hint: were they flushed?"
+        msg = f"{', '.join(paths)}: no histograms. Accepted: event files with at least one. Hint: were they flushed?"
         raise ArgumentError(msg)
     return runs

@@ -1,4 +1,4 @@
-"""How commands open what they are told: a run, or all below a directory, and some of its tags."""
+"""Open the runs that a command names, and choose tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fasthist.history import History, find_runs
 
 
 def find_run(path: str, *, skip_corrupt: bool) -> History:
-    """Find the one run that a path names, without reading it; ArgumentError if there is none, or several."""
+    """Find the run that a path names, without reading it; ArgumentError if there is none, or several."""
     runs = find_all_runs(path, skip_corrupt=skip_corrupt)
     if "." in runs:
         return runs["."]
@@ -42,11 +42,11 @@ _CHECKPOINT = (
 
 
 def is_checkpoint(path: str) -> bool:
-    """Whether a path is that of a file whose name ends like a checkpoint's."""
+    """Return whether a path is that of a file whose name ends like a checkpoint's."""
     from fasthist.checkpoints import OPENERS
 
     name = path.rstrip("/").rpartition("/")[2].lower()
-    # An event file's name may end in anything, but a checkpoint's does not hold this.
+    # The name of an event file may end in anything.
     return name.endswith(tuple(OPENERS)) and "tfevents" not in name and not is_dir(path)
 
 
@@ -70,7 +70,7 @@ def read_runs(runs: dict[str, History], advance: Callable[[int], None]) -> dict[
 
 
 def matching(tags: list[str], pattern: str | None) -> list[str]:
-    """Return the tags in which a regular expression is found; ArgumentError if it is invalid or found in none."""
+    """Return the tags that match a regular expression; ArgumentError if it is invalid or matches none."""
     if pattern is None:
         return tags
     expression = compiled(pattern, f"--tag={pattern!r}")

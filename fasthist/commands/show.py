@@ -1,4 +1,4 @@
-"""``fasthist show``: a run as a table, with a line for each tag, or exported."""
+"""``fasthist show``: print a run as a table with a line for each tag, or export it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SORTED_BY = (
 )  # fmt: skip
 
 _EVERY = 1.0
-"""Seconds between two looks at a run that is followed."""
+"""Seconds between two refreshes of a run that is followed."""
 
 
 @click.command(
@@ -32,23 +32,17 @@ _EVERY = 1.0
 @tag_option
 @click.option("--step", metavar="N", type=int, help="Default: the last of each tag.")
 @click.option(
-    "--sort",
-    metavar="COLUMN",
-    type=click.Choice(SORTED_BY),
-    help=f"Largest first: {', '.join(SORTED_BY)}. Default: as they first appeared.",
-)
-@click.option(
-    "--top", metavar="N", type=click.IntRange(min=1), help="Only the first N lines, after sorting."
-)
+    "--sort", metavar="COLUMN", type=click.Choice(SORTED_BY),
+    help=f"Largest first: {', '.join(SORTED_BY)}. Default: in order of appearance.",
+)  # fmt: skip
+@click.option("--top", metavar="N", type=click.IntRange(min=1), help="Print the first N lines.")
 @click.option("--json", "form", flag_value="json", help="Print every step and bucket as JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print every step and bucket as CSV.")
 @click.option(
-    "--parquet",
-    metavar="FILE",
-    type=local,
+    "--parquet", metavar="FILE", type=local,
     help="Write every step and bucket to a file (needs fasthist[parquet]).",
-)
-@click.option("--follow", is_flag=True, help="Draw it again when something is written.")
+)  # fmt: skip
+@click.option("--follow", is_flag=True, help="Redraw the table when something is written.")
 @skip_corrupt_option
 def show(
     run: str, pattern: str | None, step: int | None, sort: str | None, top: int | None, form: str | None,
@@ -56,9 +50,9 @@ def show(
 ) -> None:  # fmt: skip
     """Show the histograms of a run as a table, a line for each tag.
 
-    RUN is a directory of event files, or one of them, or the URL of either. "~" marks what the file does not tell and its buckets do;
-    under NaN, values that are not counted in a file of another library: NaN, infinite or beyond its buckets. What is
-    longer than the terminal goes through the pager that PAGER names.
+    RUN is a directory of event files, one of them, or the URL of either. "~" marks numbers estimated from the buckets; under
+    NaN, values that another library's file does not count: NaN, infinite or beyond its buckets. Output longer than the
+    terminal goes through the pager that PAGER names.
     """
     from fasthist.commands.export import export
     from fasthist.commands.lines import COLUMNS, check_step, lines_of

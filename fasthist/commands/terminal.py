@@ -1,4 +1,4 @@
-"""What commands draw with: text for any terminal, a progress bar, a line of small bars, numbers in few digits."""
+"""Output of commands: text for any terminal, tables, a progress bar, sparklines, short numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 
 _PLAIN = dict(zip(_BARS, ".:-=+*%#", strict=True)) | {"…": "~"}
-"""What is drawn instead where the encoding of a stream lacks it."""
+"""Replacements for characters that the encoding of a stream lacks."""
 
 _ANY_WIDTH = 1 << 14
 
@@ -30,7 +30,7 @@ _LEAST_ROOM = 8
 
 
 def print_anything() -> None:
-    """Let stdout and stderr print any text in any encoding, plainer or escaped if it has to be."""
+    """Let stdout and stderr print any text in any encoding: replace or escape what it lacks."""
     codecs.register_error("fasthist", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -44,12 +44,12 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line in the encoding of stdout or stderr, where click takes ASCII for a mistake and prints UTF-8."""
+    """Print a line in the encoding of stdout or stderr; click alone would print UTF-8 instead of ASCII."""
     click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def console_of() -> Console:
-    """Return a console for stdout that breaks no line unless it is a terminal."""
+    """Return a console for stdout, which breaks lines on a terminal only."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
@@ -59,7 +59,7 @@ def console_of() -> Console:
 
 
 class Column(NamedTuple):
-    """A column's head, the text of its cells, and its weight: on a narrow terminal the lightest go first."""
+    """A column: its head, the text of its cells, and its weight; a narrow terminal drops the lightest first."""
 
     head: str
     text: Callable[[Any], str]
@@ -68,7 +68,7 @@ class Column(NamedTuple):
 
 
 def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[Any]) -> Table:
-    """Lay lines out in columns; on a terminal, in as many as it has room for, always with "tag"."""
+    """Make a table of lines; on a terminal, of as many columns as it has room for, always with "tag"."""
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +98,7 @@ def table_of(console: Console, columns: Mapping[str, Column], lines: Sequence[An
 
 
 def _shortened(text: str, room: int) -> str:
-    # The end of a tag tells more than its beginning.
+    # The end of a tag is more specific than its beginning.
     return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
 
 
@@ -113,7 +113,7 @@ def print_paged(console: Console, table: Table) -> None:
 
 
 def shows_progress() -> bool:
-    """Whether stderr is a terminal on which a bar can move."""
+    """Return whether stderr is a terminal on which a bar can move."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -123,36 +123,23 @@ def shows_progress() -> bool:
 @contextlib.contextmanager
 def progress(what: str, total: int, *, is_bytes: bool) -> Iterator[Callable[[int], None]]:
     """Show a bar on stderr if it is a terminal; yield the function that moves it."""
+    from rich import progress as parts
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    console = Console(stderr=True)
-    amounts = [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn()]
-    with Progress(
-        TextColumn(what),
-        BarColumn(),
-        *amounts,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not shows_progress(),
-    ) as bar:
+    amounts: list[parts.ProgressColumn] = [parts.MofNCompleteColumn()]
+    if is_bytes:
+        amounts = [parts.DownloadColumn(), parts.TransferSpeedColumn()]
+    columns = parts.TextColumn(what), parts.BarColumn(), *amounts, parts.TimeRemainingColumn()
+    console, hidden = Console(stderr=True), not shows_progress()
+    with parts.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda amount: bar.advance(task, amount)
 
 
 def sparkline(values: Iterable[float]) -> str:
-    """Draw numbers as bars, one character each: from 0 to the largest, or from the smallest if one is below 0.
+    """Draw numbers as bars, one character each: from 0, or the smallest if it is negative, to the largest.
 
-    What is not finite is a blank, and so is 0.
+    0 and numbers that are not finite are blanks.
 
     >>> sparkline([1, 2, 4, 0, 8])
     '▂▃▅ █'
@@ -163,8 +150,9 @@ def sparkline(values: Iterable[float]) -> str:
     reach = max(finite, default=0.0) - low
     if not reach:
         return " " * len(heights)
+    last = len(_BARS) - 1
     return "".join(
-        _BARS[min(int((height - low) / reach * len(_BARS)), len(_BARS) - 1)]
+        _BARS[min(int((height - low) / reach * len(_BARS)), last)]
         if math.isfinite(height) and height != low
         else " "
         for height in heights
@@ -172,7 +160,7 @@ def sparkline(values: Iterable[float]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a number in four digits; nothing for None and NaN.
+    """Format a number in four digits; nothing for None and NaN.
 
     >>> number(-0.0123456), number(1e9), number(2.0), number(None)
     ('-0.01235', '1e+09', '2', '')
@@ -181,11 +169,11 @@ def number(value: float | None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return a value for JSON, which has no number for NaN and infinities: None for these."""
+    """Return a value for JSON: None for NaN and infinities, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def few(texts: list[str], most: int = 3) -> str:
-    """Join the first few, and say how many more there are."""
+    """Join the first `most` texts, and say how many more there are."""
     more = len(texts) - most
     return "; ".join(map(printable, texts[:most])) + (f"; and {more} more" if more > 0 else "")

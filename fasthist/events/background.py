@@ -1,8 +1,8 @@
-"""The thread that takes events to a file, and what is shared with it.
+"""The thread that writes events to a file, and the state it shares with callers.
 
-Signal handlers and finalizers may use a writer, in the middle of its own methods. So the thread alone touches files, a
-`queue.SimpleQueue` wakes it (its ``put`` may be interrupted by itself), and nobody who waits for it holds a lock that it
-takes to answer.
+Signal handlers and finalizers may use a writer in the middle of its own methods. So only the thread touches files, a
+`queue.SimpleQueue` wakes it (its ``put`` is re-entrant), and no caller waits for it while holding a lock that it needs to
+answer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fasthist.events.messages import first_event, scalar_value, summary_event
 from fasthist.events.record import frame
 
 RETRY_SECS = 1.0
-"""After a failed write, the least time before the thread tries again unasked."""
+"""Seconds after a failed write before the thread tries again unasked."""
 
 DROPPED = "fasthist/dropped_events"
-"""Tag of the scalar that tells how many events were dropped so far."""
+"""Tag of the scalar with the number of events dropped so far."""
 
 
 class Entry(NamedTuple):
-    """An event that is not encoded yet, and what to call it in an error."""
+    """An event that may not be encoded yet, and the tags that name it in an error."""
 
     event: bytes | Callable[[], bytes]
     step: int = 0
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """What a caller waits for."""
+    """A request of a caller, who waits for the answer."""
 
     what: Literal["open", "flush", "fsync", "close", "discard"]
     answer: queue.SimpleQueue[WriteError | DeviceError | None]
@@ -49,7 +49,7 @@ class _Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """When events go to a file, and to which; see `fasthist.events.writer.EventFileWriter`."""
+    """The limits of a writer; see `fasthist.events.writer.EventFileWriter`."""
 
     max_queue: int
     flush_secs: float
@@ -60,17 +60,9 @@ class Limits:
 
 
 class Log:
-    """The state behind a writer; apart from it, so that its thread does not keep it alive.
+    """The state of a writer, in an object of its own so that the thread does not keep the writer alive.
 
-    Parameters
-    ----------
-    folder : Folder
-        Where files are made.
-    place : str
-        What to call it in an error.
-    limits : Limits
-    last_events : callable
-        Gives what is to be written last, when the log is closed.
+    `place` names `folder` in errors; `last_events` returns what to write last, when the log is closed.
     """
 
     def __init__(
@@ -85,25 +77,25 @@ class Log:
         self._limits = limits
         self._last_events = last_events
         self.nbytes = 0
-        self.told = False  # whether close() has said that what is held could not be written
+        self.told = False  # whether close() has raised that held events could not be written
         self._file: AppendOnly | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: in a forked child, where the thread does not exist and any lock may be taken."""
-        # Callers' side. The lock is re-entrant, since a signal handler may add an event while one is added.
+        """Reset all state: in a forked child, where the thread does not exist and any lock may be held."""
+        # Callers' side. The lock is re-entrant: a signal handler may add an event while another is added.
         self._adding = threading.RLock()
         self._thread: threading.Thread | None = None
         self._wake: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._incoming: deque[Entry] = deque()
-        self._taken_in = 0  # bytes, of the events handed over less those dropped
+        self._taken_in = 0  # bytes of the events handed over, without dropped ones
         self._dropped = 0
         self._failure: WriteError | None = None
-        self._losses: deque[WriteError | DeviceError] = deque()  # of what is written no more
+        self._losses: deque[WriteError | DeviceError] = deque()  # errors about lost events
         self._starting = False
-        self.at_end = False  # whether the process ends, so that each event is to be written at once
-        # The thread's side. Without this lock there might be two at work: one that a signal handler has started in the
-        # middle of the start of another, or whoever asks while no thread is there.
+        self.at_end = False  # whether the process ends, so that each event must be written at once
+        # The thread's side. The lock keeps out a second thread, which a signal handler may start while the first is being
+        # started, and a caller who does the work while there is no thread.
         self._working = threading.RLock()
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
@@ -112,13 +104,13 @@ class Log:
         self._flushed_at = 0.0
         self._retry_at = 0.0
         self._unpublished = False
-        self._unsynced: list[AppendOnly] = []  # files that were left before a sync
+        self._unsynced: list[AppendOnly] = []  # closed files that are not synced yet
         self._let_go()
 
     # -- the callers' side ------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:
-        """Take an event over; raise what went wrong in the thread since the last call."""
+        """Queue an event; raise what went wrong in the thread since the last call."""
         if self._lacks_room(entry):
             self._make_room(entry)
         self.told = False
@@ -137,7 +129,7 @@ class Log:
             raise loss
 
     def _take_losses(self) -> WriteError | DeviceError | None:
-        """Return the first error about something lost, with a note of each other one."""
+        """Return the first error about a lost event, with the others as notes."""
         first = None
         while self._losses:
             loss = self._losses.popleft()
@@ -155,7 +147,7 @@ class Log:
 
     def _make_room(self, entry: Entry) -> None:
         if self._limits.drops:
-            with self._adding, contextlib.suppress(IndexError):  # the thread takes them out too
+            with self._adding, contextlib.suppress(IndexError):  # the thread may empty the queue
                 while self._lacks_room(entry):
                     self._taken_in -= self._incoming.popleft().nbytes
                     self._dropped += 1
@@ -163,15 +155,15 @@ class Log:
             try:
                 self.ask("flush")
             except (WriteError, DeviceError) as error:
-                # Where the disk is well, the error is of others, whatever other threads have added since.
+                # Unless the disk fails, the error is about earlier events, and there is room for this one.
                 if isinstance(error, WriteError) and self._retry_at and self._lacks_room(entry):
                     text = f"{error.strerror}. The queue of {self._limits.queue_bytes:,} bytes is full, so this event was not taken"
                     raise QueueFullError(error.errno, text, error.filename) from error
-                # Frames in its traceback hold the writer, which could then not be garbage-collected.
+                # Frames in its traceback would keep the writer from being garbage-collected.
                 self._losses.append(error.with_traceback(None))
 
     def _running(self) -> threading.Thread | None:
-        """Return the thread, unless there is none, or none any more: whatever ended it, its work is to be done."""
+        """Return the thread, or None if it was never started or has ended."""
         thread = self._thread
         return thread if thread is not None and thread.is_alive() else None
 
@@ -181,13 +173,13 @@ class Log:
         self._starting = True
         try:
             endings.watch_process(self)
-            # What was asked of a thread that has ended is asked again; answered here too, it would swallow an error.
+            # Requests to an ended thread are repeated by `ask`; answering them here too would swallow an error.
             self._wake = queue.SimpleQueue()
             thread = threading.Thread(target=self._serve, name="fasthist events", daemon=True)
             thread.start()
             self._thread = thread
         except RuntimeError:
-            # The interpreter ends and starts none any more; `ask` does the work then.
+            # The interpreter is ending and starts no thread; `ask` does the work then.
             self.at_end = True
         finally:
             self._starting = False
@@ -195,7 +187,7 @@ class Log:
     def ask(
         self, what: Literal["open", "flush", "fsync", "close", "discard"], wait: float | None = None
     ) -> bool:
-        """Have the thread do something, and wait for it; say whether it was done in time."""
+        """Send the thread a request and wait for the answer; return whether it came in time."""
         request = _Request(what, queue.SimpleQueue())
         thread = self._running()
         if thread is None:
@@ -207,7 +199,7 @@ class Log:
         if thread is not None:
             self._wake.put(request)
             if threading.get_ident() in endings.servers:
-                # A finalizer that runs in such a thread: it must not wait for itself, nor for one that waits.
+                # A finalizer in a writer's thread must not wait for itself, nor for another thread that waits.
                 return True
         until = None if wait is None else time.monotonic() + wait
         while True:
@@ -218,17 +210,17 @@ class Log:
                 if until is not None and time.monotonic() > until:
                     return False
                 if thread is None or not thread.is_alive():
-                    # It was closed meanwhile, and nothing is left; or it died, and all of it is.
+                    # It was closed meanwhile with nothing left, or it died with everything left.
                     return self.ask(what, None if until is None else until - time.monotonic())
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # which holds this frame, and with it the writer
+                del error  # it holds this frame, and so the writer
         return True
 
     def open(self) -> None:
-        """Make the directory and a file; forget them again if that fails."""
+        """Create the directory and a file; reset if that fails."""
         try:
             self.ask("open")
         except WriteError:
@@ -236,16 +228,15 @@ class Log:
             raise
 
     def close(self, wait: float | None = None) -> bool:
-        """Have all written and the thread ended; say whether it was done in time."""
+        """Write everything and end the thread; return whether that was done in time."""
         try:
-            done = self.ask("close", wait)
+            return self.ask("close", wait)
         except WriteError as error:
             self.told = True
             loss = self._take_losses() if self.at_end else None  # nobody will call again
             if loss is not None:
                 error.add_note("\n".join([str(loss), *getattr(loss, "__notes__", ())]))
             raise
-        return done
 
     @property
     def holds(self) -> bool:
@@ -267,16 +258,13 @@ class Log:
             endings.servers.discard(threading.get_ident())
 
     def _next_requests(self) -> list[_Request]:
-        """Wait until there is something to do; give what callers wait for."""
+        """Wait until there is something to do; return the requests."""
         wait = None
         if self._held or self._unpublished:
-            wait = (
-                max(self._flushed_at + self._limits.flush_secs, self._retry_at) - time.monotonic()
-            )
+            due = max(self._flushed_at + self._limits.flush_secs, self._retry_at)
+            wait = min(max(due - time.monotonic(), 0), threading.TIMEOUT_MAX)
         requests = []
         try:
-            if wait is not None:
-                wait = min(max(wait, 0), threading.TIMEOUT_MAX)
             token = self._wake.get(timeout=wait)
             while True:
                 if token is not None:
@@ -286,7 +274,7 @@ class Log:
             return requests
 
     def _turn(self, requests: list[_Request]) -> bool:
-        """Encode what came in, write if it is time to; say whether all is closed."""
+        """Encode what came in, write if it is due, answer the requests; return whether the log is closed."""
         asked = {request.what for request in requests}
         closing = "close" in asked
         error: WriteError | None = None
@@ -307,13 +295,12 @@ class Log:
             if wanted and self._file is None and (asked or now >= self._retry_at):
                 self._open()
             late = now >= self._flushed_at + self._limits.flush_secs
-            if asked or (
-                (late or len(self._held) > self._limits.max_queue) and now >= self._retry_at
-            ):
+            full = len(self._held) > self._limits.max_queue
+            if asked or ((late or full) and now >= self._retry_at):
                 self._write(publish=bool(asked) or late, fsync="fsync" in asked)
             if closing:
                 self._close_file()
-        except Exception as caught:  # noqa: BLE001  # whatever it is, a caller gets it, and the thread lives on
+        except Exception as caught:  # noqa: BLE001  # a caller gets it, and the thread lives on
             error = self._failed(caught, opening="open" in asked)
             self._retry_at = time.monotonic() + RETRY_SECS
         if error is None or not requests:
@@ -322,13 +309,13 @@ class Log:
         for request in requests:
             request.answer.put(answer)
         is_closed = closing and error is None
-        # The caller's frames, and with them the writer, are in its traceback; this frame is in that of a loss kept here.
+        # Their tracebacks hold the caller's frames, and so the writer, or this frame.
         error = answer = None
         return is_closed
 
     def _end(self) -> bool:
-        """Say that the thread ends, unless more came in meanwhile."""
-        # Nobody who holds this lock waits for the thread.
+        """End the thread unless more came in meanwhile; return whether it ends."""
+        # No holder of this lock waits for the thread.
         with self._adding:
             ended = not self._incoming and self._wake.empty()
             if ended:
@@ -336,16 +323,16 @@ class Log:
         return ended
 
     def _encode(self) -> None:
-        """Encode what is there now; not what comes in meanwhile, or else somebody who waits would wait forever."""
+        """Encode what is queued now, not what comes in meanwhile: or a caller might wait forever."""
         for _ in range(len(self._incoming)):
             try:
                 entry = self._incoming.popleft()
-            except IndexError:  # dropped in this moment
+            except IndexError:  # a caller has just dropped it
                 return
             try:
                 event = entry.event if isinstance(entry.event, bytes) else entry.event()
                 record = frame(event) if event else b""
-            except Exception as error:  # noqa: BLE001  # whatever it is, the others must not wait for this one
+            except Exception as error:  # noqa: BLE001  # the other events must not wait for this one
                 self._done_with += entry.nbytes
                 self._losses.append(_loss(entry, error))
                 continue
@@ -360,18 +347,15 @@ class Log:
     def _hold(self, record: bytes) -> None:
         self._held.append(record)
         self._held_bytes += len(record)
-        while (
-            self._limits.drops
-            and self._held_bytes > self._limits.queue_bytes
-            and len(self._held) > 1
-        ):
+        most = self._limits.queue_bytes
+        while self._limits.drops and self._held_bytes > most and len(self._held) > 1:
             self._held_bytes -= len(self._held.popleft())
             self._dropped_held += 1
 
     def _write(self, *, publish: bool, fsync: bool) -> None:
         changes = 0
         if publish and not self._held and (self._unpublished or not self.at_end):
-            self._changed()  # or nobody would be told of it
+            self._changed()  # or no caller would learn of it
         while self._held or self._dropped + self._dropped_held != self._told_dropped:
             file = self._file or self._open()
             dropped = self._dropped + self._dropped_held
@@ -387,7 +371,7 @@ class Log:
                 raise
             if self._changed():
                 changes += 1
-                if changes == 3:  # as where the system gives no true sizes: not for ever
+                if changes == 3:  # some file systems report wrong sizes: do not repeat forever
                     raise self._losses.pop()
                 continue
             if not file.usable:
@@ -414,7 +398,7 @@ class Log:
             self.told = False
 
     def _changed(self) -> bool:
-        """Leave the file for a new one if somebody else has changed it; say whether that is so."""
+        """Abandon the file if another program has changed it; return whether that is so."""
         if self._file is None:
             return False
         try:
@@ -430,7 +414,7 @@ class Log:
         return False
 
     def _give_up(self) -> None:
-        """Leave the file as it is, and what is in it on the disk."""
+        """Sync the file if possible, and leave it as it is."""
         if self._file is not None:
             try:
                 self._file.publish(fsync=True)
@@ -439,7 +423,7 @@ class Log:
         self._let_go()
 
     def _next_records(self, file: AppendOnly) -> list[bytes]:
-        """Return the records that fill a file, at least one, but not many more than are joined in a moment."""
+        """Return the records that fill a file: at least one, at most 16 MiB and a record, so that joining them is quick."""
         room = 1 << 24
         if self._limits.max_file_bytes is not None:
             room = min(room, self._limits.max_file_bytes - file.size)
@@ -448,9 +432,8 @@ class Log:
         return list(itertools.islice(self._held, max(count, 1)))
 
     def _open(self) -> AppendOnly:
-        self._file = self._folder.create(
-            self._limits.filename_suffix, frame(first_event(time.time()))
-        )
+        header = frame(first_event(time.time()))
+        self._file = self._folder.create(self._limits.filename_suffix, header)
         self.nbytes += self._file.size
         self._unpublished = True
         self._flushed_at = time.monotonic()
@@ -466,12 +449,12 @@ class Log:
         self._unsynced.append(file)
         try:
             file.close()
-        except OSError as error:  # network file systems may report a lost write only now
+        except OSError as error:  # a network file system may report a lost write only now
             text = f"{error.strerror}: the last events may be missing. Hint: check the file and its disk"
             raise WriteError(error.errno, text, file.name) from error
 
     def _let_go(self) -> None:
-        """Know nothing of the file any more."""
+        """Forget the file."""
         file, self._file, self._unpublished = self._file, None, False
         if file is not None:
             with contextlib.suppress(OSError):
@@ -492,22 +475,22 @@ class Log:
         elif opening:
             what, again = "no event file can be made here", "try again"
         else:
-            what = "the last events are not where they can be read yet, but kept"
-        text = f"{reason}: {what}. Hint: free space, give permission or move what is in the way, then {again}"
+            what = "the last events are kept, but not yet visible to readers"
+        text = f"{reason}: {what}. Hint: free space, grant permission or move what is in the way, then {again}"
         failure = WriteError(number, text, place)
         failure.__cause__ = error
         return failure
 
 
 def _loss(entry: Entry, error: Exception) -> WriteError | DeviceError:
-    """Say that one event is lost, and why."""
-    if isinstance(error, DeviceError):  # what the event was to say was on the device alone
+    """Return the error that says which event is lost, and why."""
+    if isinstance(error, DeviceError):  # the event's data was on the device only
         return error
     tags = ", ".join(map(repr, itertools.islice(entry.tags, 3))) or "an event"
     more = f" and {len(entry.tags) - 3} more" if len(entry.tags) > 3 else ""
     text = (
         f"{tags}{more}, step {entry.step}: it cannot be encoded ({type(error).__name__}: {error}) and is lost; "
-        "all other events are kept. Hint: check what this call was given"
+        "all other events are kept. Hint: check the arguments of this call"
     )
     loss = WriteError(errno.EINVAL, text)
     loss.__cause__ = error

@@ -1,7 +1,7 @@
-"""What a process does about its writers when it ends, or forks.
+"""What a process does about its writers when it ends or forks.
 
 Nothing that was handed over is lost when a writer is garbage-collected, when the interpreter or a multiprocessing worker
-exits, and on SIGTERM. A process that is stuck on a dead disk ends all the same, after `PATIENCE` seconds, and says so.
+exits, or on SIGTERM. A process that is stuck on a dead disk ends anyway, after `PATIENCE` seconds, and says so.
 """
 
 from __future__ import annotations
@@ -27,43 +27,36 @@ servers: set[int] = set()
 """Identifiers of the writers' threads."""
 
 
-class Log(Protocol):
-    """What this module needs of a writer's state."""
+class _Log(Protocol):
+    """The part of a writer's state that this module needs; see `fasthist.events.background.Log`."""
 
     told: bool
     at_end: bool
 
     @property
-    def holds(self) -> bool:
-        """Whether something is not in a file yet."""
-
-    def close(self, wait: float | None = None) -> bool:
-        """Flush and close; say whether it was done in time."""
-
-    def forget(self) -> None:
-        """Begin anew, without touching what belongs to another process."""
+    def holds(self) -> bool: ...
+    def close(self, wait: float | None = None) -> bool: ...
+    def forget(self) -> None: ...
 
 
-_logs: weakref.WeakSet[Log] = weakref.WeakSet()
+_logs: weakref.WeakSet[_Log] = weakref.WeakSet()
 
 
-def watch(writer: object, log: Log) -> None:
-    """Close a log when its writer is garbage-collected, at the exit of the interpreter and on SIGTERM."""
+def watch(writer: object, log: _Log) -> None:
+    """Close a log when its writer is garbage-collected, when the interpreter exits, and on SIGTERM."""
     _logs.add(log)
     log.at_end = _sigterm.begun
     weakref.finalize(writer, _close_for_good, log)
-    # Who handles the signal otherwise also decides how the process ends; usually by sys.exit, where we are called.
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
+    # A program with its own handler decides how the process ends: usually by sys.exit, at which logs are closed.
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _sigterm)
 
 
-def watch_process(log: Log) -> None:
-    """Close a log when this process ends, if it is a worker of multiprocessing that was forked."""
-    # Such a worker ends by os._exit, so atexit, and with it weakref.finalize, never runs there. Where the module is not
-    # loaded, this process is no such worker.
+def watch_process(log: _Log) -> None:
+    """Close a log when this process ends, if it is a forked worker of multiprocessing."""
+    # Such a worker ends by os._exit, so atexit, and with it weakref.finalize, never runs there. If the module is not
+    # loaded, this process is not such a worker.
     if "multiprocessing.process" in sys.modules:
         from multiprocessing import parent_process, util
 
@@ -71,7 +64,7 @@ def watch_process(log: Log) -> None:
             util.Finalize(log, _close_if_alive, args=(weakref.ref(log),), exitpriority=0)
 
 
-def _close_for_good(log: Log) -> None:
+def _close_for_good(log: _Log) -> None:
     told, log.at_end = log.told, True
     try:
         done = log.close(PATIENCE)
@@ -89,14 +82,14 @@ def _late() -> WriteError:
     return WriteError(errno.ETIMEDOUT, text)
 
 
-def _close_if_alive(reference: weakref.ref[Log]) -> None:
+def _close_if_alive(reference: weakref.ref[_Log]) -> None:
     log = reference()
     if log is not None and not log.close(PATIENCE):
         raise _late()
 
 
 class _Sigterm:
-    """The handler: closes every log, then ends the process as if nobody had handled the signal."""
+    """The handler: close every log, then end the process as if the signal had not been handled."""
 
     def __init__(self) -> None:
         self.begun = self._closed = False
@@ -105,7 +98,7 @@ class _Sigterm:
         del frame
         if self._closed:
             self.reset()
-            # Whoever waits for the process is told of the signal.
+            # A parent that waits for the process learns of the signal.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             # The first process of a container lives on.
@@ -116,9 +109,9 @@ class _Sigterm:
             self.begun = True
             atexit.register(self._wait)
             for log in list(_logs):
-                log.at_end = True  # what is still added is in a file before the call returns
-            # The main thread was stopped anywhere, and may hold a lock that the writers' threads need: of an import, of
-            # the compiler, of a log. So it must not wait for them here, but go on.
+                log.at_end = True  # an event added from now on is in a file before the call returns
+            # The interrupted main thread may hold a lock that the writers' threads need: of an import, of the compiler,
+            # of a log. So it must not wait for them here, but go on.
             try:
                 _thread.start_new_thread(self._close_all, (number,))
             except RuntimeError:  # the interpreter ends
@@ -138,13 +131,13 @@ class _Sigterm:
             os.kill(os.getpid(), number)
 
     def _wait(self) -> None:
-        """Let the main thread not end the process by itself meanwhile, as if there had been no signal."""
+        """Keep the main thread from ending the process in the meantime, as if there had been no signal."""
         until = time.monotonic() + PATIENCE
         while self.begun and time.monotonic() < until:
             time.sleep(0.01)
 
     def reset(self) -> None:
-        """Begin anew, in a child too."""
+        """Begin anew, also in a child."""
         self.begun = self._closed = False
 
 
@@ -158,7 +151,7 @@ def _forget_all() -> None:
         log.forget()
 
 
-# A check of the process number in each call would not do: a thread that the child does not have may hold a lock at the
-# fork, and two threads of the child might both replace it. The hook runs before any of them.
+# Checking the process number in each call would not do: at the fork, a thread that the child lacks may hold a lock, and
+# two threads of the child might both replace it. The hook runs before any of them.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)

@@ -1,4 +1,4 @@
-"""The numbers in an event file's messages: of fields, of types. They live here, and nowhere else.
+"""Numbers of the fields and types in an event file's messages: defined here, and nowhere else.
 
 Source: tensorboard/compat/proto/{event,summary,histogram,tensor,tensor_shape,types}.proto.
 """
@@ -26,14 +26,11 @@ VALUE_TENSOR = 8
 VALUE_METADATA = 9
 
 HISTO_MIN = 1
-HISTO_MAX = 2
-HISTO_NUM = 3
-HISTO_SUM = 4
-HISTO_SUM_SQUARES = 5
+HISTO_MOMENTS = range(HISTO_MIN, 6)  # min, max, num, sum, sum_squares
 HISTO_LIMITS = 6
 HISTO_COUNTS = 7
 
-# Fields of ours, which other readers pass over: no message of TensorFlow's has a number near theirs.
+# Fields of fasthist's own, which other readers skip: no message of TensorFlow's has a number near theirs.
 EVENT_WRITTEN_AGAIN = 1001
 HISTO_ZERO_COUNT = 1001
 HISTO_SQUARED_DEVIATIONS = 1002

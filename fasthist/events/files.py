@@ -1,10 +1,10 @@
-r"""Where event files lie, and the one that is being appended to.
+r"""Event files on local disks: their names, and appending to one.
 
 Guarantees:
 
-- A file holds whole records only: one that was written in part is cut off at once, and where that is impossible the file
-  is given up. (A reader gives up at a torn record for good.)
-- The names of a directory's files sort in the order in which they were begun, whoever began them and whatever the clock.
+- A file holds whole records only: a partly written one is cut off at once, or else the file is abandoned, since a reader
+  stops at a torn record for good.
+- The names in a directory sort in the order in which the files were begun, by any process and whatever the clock says.
 
 Sources: TensorBoard reads files in the order of their names; W&B reads those whose names match
 ``tfevents\.(\d+)\.<host>``, with a time that is not before its own start.
@@ -44,47 +44,35 @@ class AppendOnly(Protocol):
         """False once nothing more can be appended."""
 
     def check(self) -> None:
-        """Raise OSError, which says what is lost, if somebody else has changed the file.
+        """Raise OSError, which says what is lost, if another program has changed the file.
 
-        What was appended since the last check is then taken out of it again.
+        First remove what was appended since the last check, for the caller to write elsewhere.
         """
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Write some records; give how many are in the file, fewer than all if it went wrong after some of them."""
+        """Write whole records; return how many are in the file. OSError: none is."""
 
     def publish(self, *, fsync: bool) -> None:
-        """Let readers see what was appended; with `fsync`, even after the machine lost its power, and of a closed file."""
+        """Show readers what was appended; with `fsync`, make it survive a power loss, even if the file is closed."""
 
     def close(self) -> None:
-        """End the file. Nothing that was published is lost if this fails."""
+        """Close the file. Published records survive a failure."""
 
     def release(self) -> None:
-        """Let go of the file as it is: it is given up, or belongs to another process."""
+        """Drop the file as it is: it is abandoned, or belongs to another process."""
 
 
 class Folder(Protocol):
-    """A directory that event files are made in."""
+    """A directory for event files."""
 
     def create(self, suffix: str, header: bytes) -> AppendOnly:
-        """Begin a new file with a header, and make the directory if need be; OSError if that fails."""
+        """Create a file with a header, and the directory if it is missing; OSError if that fails."""
 
 
 class EventFile:
-    """A file of a local file system; see `AppendOnly`.
+    """A file of a local file system; see `AppendOnly`. OSError if it cannot be created: then none is left.
 
-    Parameters
-    ----------
-    path : Path
-        Must not exist.
-    header : bytes
-        Its first record.
-    folders : sequence of Path
-        Directories that have new entries: its own, and those in which directories were made for it.
-
-    Raises
-    ------
-    OSError
-        It cannot be made, or the header not be written; then no file is left.
+    `folders` are the directories with new entries: its own, and those in which directories were made for it.
     """
 
     def __init__(self, path: Path, header: bytes, folders: Sequence[Path] = ()) -> None:
@@ -92,7 +80,7 @@ class EventFile:
         self.size = 0
         self.usable = True
         self._checked = 0
-        self._torn = 0  # bytes behind the last whole record that could not be cut off
+        self._torn = 0  # bytes after the last whole record that could not be cut off
         self._synced = 0
         self._unsynced_folders = [*folders]
         self._file = FileIO(path, "xb", opener=_open_to_append)
@@ -106,7 +94,7 @@ class EventFile:
             raise
 
     def check(self) -> None:
-        """Look whether the file is where it was, and ends where it should; see `AppendOnly`."""
+        """Check that the file is in its place and ends where it should; see `AppendOnly`."""
         try:
             status = os.fstat(self._file.fileno())
         except OSError:
@@ -116,7 +104,7 @@ class EventFile:
         try:
             self._check(status)
         except OSError:
-            # It is at the end of the file, wherever that was, and is to be written again elsewhere.
+            # Unchecked records are at the end of the file, wherever that is now.
             with contextlib.suppress(OSError):
                 surplus = self.size + self._torn - self._checked
                 self._file.truncate(max(status.st_size - surplus, 0))
@@ -126,7 +114,7 @@ class EventFile:
 
     def _check(self, status: os.stat_result) -> None:
         if status.st_nlink == 0:
-            # The system takes what is written into a deleted file, and nobody can ever read it.
+            # Writing to a deleted file succeeds, but nobody can ever read it.
             lost = f"the event file was deleted, and {self._checked:,} bytes with it"
             raise FileNotFoundError(errno.ENOENT, lost, self.name)
         end = self.size + self._torn
@@ -145,13 +133,7 @@ class EventFile:
             raise FileNotFoundError(errno.ENOENT, "the event file was moved or replaced", self.name)
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Write some records, whole; see `AppendOnly`.
-
-        Raises
-        ------
-        OSError
-            None of them is in the file.
-        """
+        """Write whole records; see `AppendOnly`."""
         data = b"".join(records)
         rest = memoryview(data)
         try:
@@ -174,8 +156,8 @@ class EventFile:
         return len(records)
 
     def _cut(self, surplus: int | None) -> None:
-        """Cut so many bytes off the end, or all behind the last whole record; where it cannot be done, give up."""
-        # Never to an absolute size: somebody may have made the file shorter, and a hole hides what is behind it.
+        """Cut `surplus` bytes off the end (None: all after the last whole record); if that fails, abandon the file."""
+        # Never to an absolute size: if another program has shortened the file, a hole would hide what follows it.
         try:
             end = os.fstat(self._file.fileno()).st_size
             if surplus is None:
@@ -186,11 +168,11 @@ class EventFile:
             self._torn = surplus or 0
 
     def publish(self, *, fsync: bool) -> None:
-        """Have the system write to the disk, if asked; other processes see the file as it grows."""
+        """Sync to the disk with `fsync`; other processes see the file grow anyway."""
         if fsync and self._synced < self.size:
             size = self.size
             if self._file.closed:
-                with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
+                with contextlib.suppress(FileNotFoundError):  # another program deleted it
                     _sync(self.name, os.O_RDWR)
             else:
                 os.fsync(self._file.fileno())
@@ -209,30 +191,20 @@ class EventFile:
 
 
 class LocalFolder:
-    """A directory of a local file system; see `Folder`.
-
-    Parameters
-    ----------
-    path : Path
-        Absolute. Made with its parents when a file is.
-    """
+    """A directory of a local file system, given as an absolute path; see `Folder`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._new_folders: list[
-            Path
-        ] = []  # those with new entries, until there is a file to sync them with
+        self._new_folders: list[Path] = []  # have new entries, to be synced with the next file
 
     def create(self, suffix: str, header: bytes) -> EventFile:
-        """Begin a new file; see `Folder`."""
-        missing = itertools.takewhile(
-            lambda path: not path.exists(), (self.path, *self.path.parents)
-        )
+        """Create a file, and the directory with its parents; see `Folder`."""
+        missing = itertools.takewhile(lambda p: not p.exists(), (self.path, *self.path.parents))
         self._new_folders += [path.parent for path in missing]
         self.path.mkdir(parents=True, exist_ok=True)
         while True:
             name = new_name((path.name for path in self.path.iterdir()), suffix)
-            # Another writer may have taken the name in this moment, where containers share host name and process number.
+            # Containers with equal host names and process numbers may take the same name at the same moment.
             with contextlib.suppress(FileExistsError):
                 file = EventFile(self.path / name, header, [self.path, *self._new_folders])
                 self._new_folders.clear()
@@ -240,14 +212,14 @@ class LocalFolder:
 
 
 def _open_to_append(path: str, flags: int) -> int:
-    """Open a file so that each write goes to its end, even where another program has just made it shorter."""
+    """Open a file so that each write goes to its end, even if another program has just shortened it."""
     return os.open(path, flags | os.O_APPEND, 0o666)
 
 
 def _sync(path: str | Path, flags: int) -> None:
-    """Have the system write a file, or the entries of a directory, to the disk."""
+    """Sync a file, or the entries of a directory, to the disk."""
     if os.name == "nt" and flags == os.O_RDONLY:
-        return  # Windows writes entries by itself, and opens no directory
+        return  # Windows syncs entries itself, and cannot open a directory
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -256,25 +228,15 @@ def _sync(path: str | Path, flags: int) -> None:
 
 
 def new_name(taken: Iterable[str], suffix: str) -> str:
-    """Name a new event file, so that it is read after all others of its directory.
+    """Name a new event file so that readers take it after the names in its directory.
 
-    Parameters
-    ----------
-    taken : iterable of str
-        Names in the directory.
-    suffix : str
-        Ends the name.
-
-    Returns
-    -------
-    str
-        ``events.out.tfevents.<seconds since 1970>.<host>.<process>.<number><suffix>``. The seconds run ahead of the
-        clock if another file's do, or if it was begun in the same second and sorts later.
+    The name is ``events.out.tfevents.<seconds since 1970>.<host>.<process>.<number><suffix>``. The seconds run ahead of
+    the clock if another file's do, or if a file of the same second would sort later.
     """
     rest = f"{socket.gethostname()}.{os.getpid()}.{next(_uids):06d}{suffix}"
     newest = max((name for name in taken if _NAME.match(name)), default="")
     seconds = int(time.time())
     name = f"events.out.tfevents.{seconds:010d}.{rest}"
-    if name <= newest and (found := _NAME.match(newest)):
-        seconds = min(int(found[1]) + 1, 9_999_999_999)
+    if name <= newest and (match := _NAME.match(newest)):
+        seconds = min(int(match[1]) + 1, 9_999_999_999)
     return f"events.out.tfevents.{seconds:010d}.{rest}"

@@ -1,10 +1,10 @@
-"""What there is to read: runs below a directory, event files in a run, and the histograms in a file (`RunFiles`).
+"""Find what there is to read: runs below a directory, event files in a run, and the histograms in a file (`RunFiles`).
 
 Guarantees:
 
-- What is returned is what the file holds: the checksums of every record are checked.
+- Only what the file holds is returned: the checksum of every record is checked.
 - An incomplete record is the end for now; the next call continues with it.
-- Memory is bounded by one block of a file, or one record where that is larger, its histograms, and a few names.
+- Memory is bounded by one block of a file, or one larger record, its histograms, and a few names.
 """
 
 from __future__ import annotations
@@ -14,38 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fasthist.errors import EventFileError, MessageError
+from fasthist.events import parsing, restoring
 from fasthist.events.messages import WRITER
-from fasthist.events.parsing import (
-    HISTOGRAMS,
-    Moments,
-    Place,
-    Rows,
-    Value,
-    read_event,
-    read_moments,
-    read_rows,
-    read_text,
-    read_value,
-    read_version,
-    read_writer,
-)
+from fasthist.events.parsing import HISTOGRAMS, Moments, Place, Rows, read_text, read_value
 from fasthist.events.recordfile import RecordFile
-from fasthist.events.restoring import (
-    EXACT,
-    NONE,
-    UNTOLD,
-    Specials,
-    beside,
-    empty,
-    from_moments,
-    from_rows,
-    regular,
-)
+from fasthist.events.restoring import EXACT, NONE, UNTOLD, Specials
 from fasthist.events.stored import is_dir, join, walk
 from fasthist.hist import Histogram
 
 Form = Moments | Rows | None
-"""The numbers of a histogram as they stand in the file: the older form, rows, or None for one of no finite value."""
+"""The numbers of a histogram as in the file: the older form, rows, or None if it has no finite value."""
 
 Restored = TypeVar("Restored")
 """What is made of a histogram: itself, or its numbers."""
@@ -53,7 +31,7 @@ Restored = TypeVar("Restored")
 _SPECIALS = (b"/nan_count", b"/posinf_count", b"/neginf_count")
 _ZEROS = b"/zero_fraction"
 
-# Bytes of events that are restored together: some 70 histograms, which numpy takes a third of the time for.
+# Bytes of events restored together: some 70 histograms, in a third of the time that numpy takes one by one.
 _BATCH = 1 << 18
 
 
@@ -68,7 +46,7 @@ class Found(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """A note that the run began anew at a step: what it had written from there on is void."""
+    """A note that the run began anew at a step: what it wrote at this step and later is void."""
 
     tags: frozenset[str] | None  # void for these alone; None for all
     stays: frozenset[str]  # tags whose rows stay: see `RunFiles`
@@ -85,16 +63,15 @@ class FoundEvent(NamedTuple):
 
 
 class RunFiles(Generic[Restored]):
-    """The files of a run: how far each has been read, and what only their first events tell.
+    """The files of a run: how far each is read, and what only its first events tell.
 
     `restore_regular` is `regular`, or `regular_numbers` for callers that need only the numbers.
 
-    A restart is recognised as by TensorBoard's ``EventAccumulator``: at each note that a session starts, the
-    first one too; without a file version in any event before, at each event whose step is less than the last one's, and
-    then for its tags alone (tensorboard/backend/event_processing/event_accumulator.py). It forgets no tensors then. So
-    rows of other libraries stay; fasthist's, which may be one step's form of a tag and not another's, do not.
-    TensorBoard's page, which reads through ``plugin_event_accumulator.py``, forgets tensors too, but not at the first
-    note.
+    A restart is recognised as by TensorBoard's ``EventAccumulator``: at each note that a session starts, even the first;
+    or, without a file version so far, at each event whose step is below the last one's, and then for its tags only
+    (tensorboard/backend/event_processing/event_accumulator.py). It does not forget tensors then. So the rows of other
+    libraries stay; fasthist's, which may be one step's form of a tag and not another's, do not. TensorBoard's page, which
+    reads through ``plugin_event_accumulator.py``, forgets tensors too, but not at the first note.
     """
 
     def __init__(
@@ -114,7 +91,7 @@ class RunFiles(Generic[Restored]):
 
     @property
     def corrupt_count(self) -> int:
-        """Damaged records passed over so far."""
+        """Number of damaged records skipped so far."""
         return sum(file.corrupt_count for file in self.files.values())
 
     def read(self, path: str) -> Iterator[tuple[FoundEvent, list[Restored | Histogram]]]:
@@ -138,14 +115,14 @@ class RunFiles(Generic[Restored]):
                 yield from self._restored(file, pending)
                 raise
             try:
-                found = self._find(payload, path, offset)
+                event = self._find(payload, path, offset)
             except MessageError as error:
                 yield from self._restored(file, pending)
                 pending, held = [], 0
                 _corrupt(file, offset, error)
                 continue
-            if found is not None:
-                pending.append(found)
+            if event is not None:
+                pending.append(event)
                 held += len(payload)
                 if held >= _BATCH:
                     yield from self._restored(file, pending)
@@ -155,16 +132,14 @@ class RunFiles(Generic[Restored]):
     def _restored(
         self, file: RecordFile, pending: list[FoundEvent]
     ) -> Iterator[tuple[FoundEvent, list[Restored | Histogram]]]:
-        found = [one for event in pending for one in event.histograms]
-        forms, specials = [one.form for one in found], [one.specials for one in found]
-        quick = iter(self._restore_regular(forms, specials))
+        every = [found for event in pending for found in event.histograms]
+        forms, specials = [found.form for found in every], [found.specials for found in every]
+        regular = iter(self._restore_regular(forms, specials))
         for event in pending:
-            made = [next(quick) for _ in event.histograms]
+            # All of them are taken first: an error must not leave any to the next event.
+            restored = [(found, next(regular)) for found in event.histograms]
             try:
-                whole = [
-                    done or _restore(one.form, one.specials)
-                    for one, done in zip(event.histograms, made, strict=True)
-                ]
+                whole = [done or _restore(found.form, found.specials) for found, done in restored]
             except MessageError as error:
                 _corrupt(file, event.offset, error)
             else:
@@ -172,16 +147,12 @@ class RunFiles(Generic[Restored]):
 
     def _find(self, payload: bytes, path: str, offset: int) -> FoundEvent | None:
         """Find the histograms in an event, or raise MessageError."""
-        event = read_event(payload)
-        step, wall_time = event.step, event.wall_time
-        if (
-            offset == 0
-            and event.source is not None
-            and read_writer(payload, event.source) == WRITER
-        ):
+        event = parsing.read_event(payload)
+        step, wall_time, source = event.step, event.wall_time, event.source
+        if offset == 0 and source and parsing.read_writer(payload, source) == WRITER:
             self._ours.add(path)
         if event.version is not None:
-            self._version = read_version(payload, event.version)
+            self._version = parsing.read_version(payload, event.version)
         restart: Restart | None = None
         is_back = False
         if self._version < 2:
@@ -192,19 +163,19 @@ class RunFiles(Generic[Restored]):
         if not event.values:
             return None if restart is None else FoundEvent(step, wall_time, offset, restart, [])
         is_ours = path in self._ours
-        found: list[Value] = []
-        told: dict[bytes, list[float]] = {}
+        values: list[parsing.Value] = []  # the histograms
+        told: dict[bytes, list[float]] = {}  # counts of `_SPECIALS`, by tag
         zeros: dict[bytes, float] = {}
         for place in event.values:
             value = read_value(payload, place)
             tag = value.tag
             if value.histo is not None:
-                found.append(value)
+                values.append(value)
             elif value.tensor is not None:
                 if value.plugin == HISTOGRAMS:
                     self._row_tags.add(tag)
                 if value.plugin == HISTOGRAMS or (not value.plugin and tag in self._row_tags):
-                    found.append(value)
+                    values.append(value)
             elif value.simple is not None and is_ours:
                 if tag.endswith(_SPECIALS):
                     base, name = tag.rsplit(b"/", 1)
@@ -212,29 +183,31 @@ class RunFiles(Generic[Restored]):
                 elif tag.endswith(_ZEROS):
                     zeros[tag.removesuffix(_ZEROS)] = value.simple
         silent = NONE if is_ours else UNTOLD
-        made: list[Found] = []
-        for value in found:
+        histograms: list[Found] = []
+        for value in values:
             counts = told.pop(value.tag, None)
             specials = silent if counts is None else _specials(counts)
             form: Form
             if value.histo is not None:
                 place = value.histo
-                form = read_moments(payload, place)
+                form = parsing.read_moments(payload, place)
             else:
                 assert value.tensor is not None
                 place = value.tensor
-                form = read_rows(payload, place)
+                form = parsing.read_rows(payload, place)
                 if not is_ours:
                     self._others_rows.add(read_text(value.tag))
             share = zeros.get(value.tag, math.nan) if zeros else math.nan
-            made.append(Found(read_text(value.tag), place, form, specials, share))
+            histograms.append(Found(read_text(value.tag), place, form, specials, share))
         for tag, counts in () if event.again else told.items():
-            if all(_is_count(count) for count in counts):
-                made.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
+            if all(map(_is_count, counts)):
+                histograms.append(Found(read_text(tag), (0, 0), None, _specials(counts), math.nan))
         if is_back:
             tags = frozenset(read_text(read_value(payload, place).tag) for place in event.values)
             restart = Restart(tags, frozenset(self._others_rows))
-        return FoundEvent(step, wall_time, offset, restart, made) if made or restart else None
+        if not (histograms or restart):
+            return None
+        return FoundEvent(step, wall_time, offset, restart, histograms)
 
 
 def _specials(counts: list[float]) -> Specials:
@@ -250,18 +223,16 @@ def _is_count(value: float) -> bool:
 
 def restore(forms: list[Form], specials: list[Specials]) -> list[Histogram]:
     """Restore histograms from their forms; MessageError if one contradicts itself."""
-    return [
-        done or _restore(form, counts)
-        for done, form, counts in zip(regular(forms, specials), forms, specials, strict=True)
-    ]
+    rows = zip(restoring.regular(forms, specials), forms, specials, strict=True)
+    return [histogram or _restore(form, counts) for histogram, form, counts in rows]
 
 
 def _restore(form: Form, specials: Specials) -> Histogram:
     if form is None:
-        return empty(beside(specials), specials, 0.0, 0.0, 0.0, 0)
+        return restoring.empty(restoring.beside(specials), specials, 0.0, 0.0, 0.0, 0)
     if isinstance(form, Moments):
-        return from_moments(form, specials)
-    return from_rows(form, specials)
+        return restoring.from_moments(form, specials)
+    return restoring.from_rows(form, specials)
 
 
 def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
@@ -271,7 +242,7 @@ def _corrupt(file: RecordFile, offset: int, error: MessageError) -> None:
 
 
 def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
-    """Return the names of runs below a directory and the paths of their files, in order; or the one file."""
+    """Return each run below a directory, with the paths of its files, in order; or the one file."""
     if not is_dir(log_dir):
         return [(".", [log_dir])]
     runs = []
@@ -283,7 +254,7 @@ def run_files(log_dir: str) -> list[tuple[str, list[str]]]:
 
 
 def event_files(directory: str, names: Iterable[str]) -> list[str]:
-    """Return the paths of the event files among these names, oldest first; a profiler's are left out."""
+    """Return the paths of the event files among these names, oldest first, without those of a profiler."""
     return [
         join(directory, name)
         for name in sorted(names)

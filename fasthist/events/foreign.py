@@ -1,7 +1,7 @@
-"""Events into another library's writer, so that tools which watch its classes see them (W&B's sync, ClearML).
+"""Events into another library's writer, so that tools that watch its classes see them (W&B's sync, ClearML).
 
-Source: torch/utils/tensorboard/writer.py, tensorboardX/writer.py: both have a ``FileWriter.add_event(event, step,
-walltime)`` over an ``EventFileWriter.add_event(event)``, which take their own protobuf classes.
+Source: torch/utils/tensorboard/writer.py, tensorboardX/writer.py: both have ``FileWriter.add_event(event, step,
+walltime)`` over ``EventFileWriter.add_event(event)``, which take their own protobuf classes.
 """
 
 from __future__ import annotations
@@ -16,33 +16,19 @@ from fasthist.events.background import Entry
 
 
 class ForeignWriter:
-    """Hand events to a writer that belongs to somebody else; it is flushed, never closed.
+    """Hand events to another library's writer, which is flushed, never closed.
 
-    Parameters
-    ----------
-    writer : torch.utils.tensorboard.SummaryWriter, tensorboardX.SummaryWriter or any with ``add_event``
-        The last is called with one ``Event`` of tensorboard's protobuf classes.
-    last_events : callable
-        Gives what is to be written last, when this is closed.
+    `writer` is a SummaryWriter of torch or tensorboardX, or has ``add_event``, which gets ``Event`` objects of tensorboard's
+    protobuf classes. Events are encoded in the calling thread and parsed again, since these writers take objects.
+    `last_events` returns the entries to write at `close`.
 
-    Raises
-    ------
-    ArgumentError
-        It is none of these.
-    MissingPackageError
-        The package that has the protobuf classes is not installed.
-
-    Notes
-    -----
-    Events are encoded in the calling thread, and parsed again, since these writers take objects; the files are theirs.
+    ArgumentError if `writer` is none of these; MissingPackageError if the protobuf classes are not installed.
     """
 
     def __init__(self, writer: Any, last_events: Callable[[], Iterable[Entry]] = tuple) -> None:
         if not (hasattr(writer, "_get_file_writer") or hasattr(writer, "add_event")):
-            msg = (
-                f"writer={type(writer).__name__} takes no events. Accepted: a SummaryWriter of torch or tensorboardX, "
-                "or an object with add_event(event)."
-            )
+            accepted = "a SummaryWriter of torch or tensorboardX, or an object with add_event()"
+            msg = f"writer={type(writer).__name__} takes no events. Accepted: {accepted}."
             raise ArgumentError(msg)
         package = type(writer).__module__.partition(".")[0]
         module = "tensorboardX.proto" if package == "tensorboardX" else "tensorboard.compat.proto"
@@ -56,11 +42,11 @@ class ForeignWriter:
         self.nbytes = 0
 
     def get_logdir(self) -> str:
-        """Where the other writer writes, as far as it says; else empty."""
-        found = getattr(self._writer, "log_dir", None) or getattr(self._writer, "logdir", None)
-        if not found and hasattr(self._writer, "get_logdir"):
-            found = self._writer.get_logdir()
-        return os.fsdecode(found) if found else ""
+        """Return where the other writer writes, or "" if it does not tell."""
+        log_dir = getattr(self._writer, "log_dir", None) or getattr(self._writer, "logdir", None)
+        if not log_dir and hasattr(self._writer, "get_logdir"):
+            log_dir = self._writer.get_logdir()
+        return os.fsdecode(log_dir) if log_dir else ""
 
     def add_event(
         self,
@@ -70,7 +56,7 @@ class ForeignWriter:
         nbytes: int | None = None,
         tags: Collection[str] = (),
     ) -> None:
-        """Hand over one event; what the other writer raises comes through."""
+        """Hand over one event; errors of the other writer pass through."""
         del step, nbytes, tags
         encoded = event if isinstance(event, bytes) else event()
         if not encoded:
@@ -78,7 +64,7 @@ class ForeignWriter:
         self.nbytes += len(encoded)
         parsed = self._event_class.FromString(encoded)
         if hasattr(self._writer, "_get_file_writer"):
-            # Without the time it would be overwritten by now. None: the writer was told to write nothing.
+            # Without a time, the writer would set the current one. None: it is configured to write nothing.
             inner = self._writer._get_file_writer()
             if inner is not None:
                 inner.add_event(parsed, parsed.step, parsed.wall_time)
@@ -86,13 +72,13 @@ class ForeignWriter:
             self._writer.add_event(parsed)
 
     def flush(self, *, fsync: bool = False) -> None:
-        """Flush the other writer, if it can be."""
+        """Flush the other writer, if it has such a method."""
         del fsync
         if hasattr(self._writer, "flush"):
             self._writer.flush()
 
     def close(self) -> None:
-        """Hand over what is to be written last, and flush the other writer."""
+        """Hand over the last events, and flush the other writer."""
         for entry in self._last_events():
             self.add_event(entry.event)
         self.flush()

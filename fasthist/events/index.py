@@ -1,13 +1,14 @@
-"""`RunIndex`: where the histograms of a run lie in its files, and the numbers beside them, in a hundred bytes for each.
+"""`RunIndex`: where the histograms of a run lie in its files, and their numbers: about a hundred bytes for each.
 
-Histograms are checked as in `fasthist.events.finding`, and not kept; `restore` reads one again. After a restart at a
-step, nothing that was written before it at that step or later is indexed.
+Histograms are checked as in `fasthist.events.finding`, and not kept; `restore` reads them again. After a restart at a
+step, earlier entries at that step or later are dropped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,37 +20,35 @@ from fasthist.errors import EventFileError
 from fasthist.events.finding import Form, FoundEvent, Restart, RunFiles, restore
 from fasthist.events.parsing import Moments, read_moments, read_rows
 from fasthist.events.record import HEADER
-from fasthist.events.restoring import Numbers, Specials, regular_numbers
+from fasthist.events.restoring import Numbers, regular_numbers
 from fasthist.events.stored import Stored, open_file
 from fasthist.hist import Histogram
 
-_NUMBERS = (
-    "num", "min", "max", "sum", "sum_squares", "zero_count", "nan_count", "posinf_count", "neginf_count",
-    "uncounted", "squared_deviations",
-)  # fmt: skip
+_numbers_of = operator.attrgetter(*Numbers._fields)
+_ZERO_COUNT = Numbers._fields.index("zero_count")
 
 ENTRY = np.dtype(
     [("step", "i8"), ("wall_time", "f8"), ("file", "i4"), ("form", "i4"), ("offset", "i8"), ("size", "i8")]
-    + [(name, "f8") for name in _NUMBERS]
+    + [(name, "f8") for name in Numbers._fields]
 )  # fmt: skip
-"""A histogram: where it stood, where its form lies (which of the run's files, which form, first byte, bytes), and
-its numbers, NaN for one that the file does not tell."""
+"""A histogram: its event, where its form lies (number of the file, kind of form, first byte, size), and its numbers, NaN
+where the file does not tell them."""
 
 _PLACE = ("file", "form", "offset", "size")
 _SPECIALS = ("nan_count", "posinf_count", "neginf_count")
 _pack = struct.Struct("=qdiiqq11d").pack
 
-# Forms: of no finite value, which has no bytes; the older one; rows.
+# Kinds of form: no finite value, which takes no bytes; the older form; rows.
 _EMPTY, _MOMENTS, _ROWS = range(3)
 
-# Bytes after which it is told how many were read: a bar takes 10 us to move.
+# Bytes between two calls of `advance`: moving a bar takes 10 us.
 _TELLING = 1 << 18
 
 
 class RunIndex:
     """The histograms in the files of a run: `tables` maps each tag, in order of appearance, to ENTRY[n].
 
-    A table is sorted by step and holds one entry for each: the one that was read last.
+    A table is sorted by step, with one entry for each: the one that was read last.
     """
 
     def __init__(self, *, skip_corrupt: bool = False) -> None:
@@ -61,7 +60,7 @@ class RunIndex:
 
     @property
     def corrupt_count(self) -> int:
-        """Damaged records passed over so far."""
+        """Number of damaged records skipped so far."""
         return self._run.corrupt_count
 
     def only(self, tags: Iterable[str]) -> RunIndex:
@@ -108,25 +107,11 @@ class RunIndex:
             event.histograms, histograms, strict=True
         ):
             kind = _EMPTY if form is None else _MOMENTS if isinstance(form, Moments) else _ROWS
-            entry = _pack(
-                event.step,
-                event.wall_time,
-                number,
-                kind,
-                event.offset + HEADER + begin,
-                end - begin,
-                histogram.num,
-                _told(histogram.min),
-                _told(histogram.max),
-                _told(histogram.sum),
-                _told(histogram.sum_squares),
-                share * histogram.num if histogram.zero_count is None else histogram.zero_count,
-                _told(histogram.nan_count),
-                _told(histogram.posinf_count),
-                _told(histogram.neginf_count),
-                _told(histogram.uncounted),
-                _told(histogram.squared_deviations),
-            )
+            numbers = [math.nan if n is None else n for n in _numbers_of(histogram)]
+            if histogram.zero_count is None:
+                numbers[_ZERO_COUNT] = share * histogram.num
+            place = number, kind, event.offset + HEADER + begin, end - begin
+            entry = _pack(event.step, event.wall_time, *place, *numbers)
             if tag in self._news:
                 self._news[tag] += entry
             else:
@@ -139,7 +124,7 @@ class RunIndex:
             table = tables[tag]
             if tag in restart.stays:
                 table = table[(table["step"] < step) | (table["form"] == _ROWS)]
-                if tag in self._hidden:  # by what is forgotten now, perhaps
+                if tag in self._hidden:  # perhaps by an entry that is dropped now
                     table = self._by_step(tag, np.concatenate((self._hidden[tag], table)))
             else:
                 table = table[table["step"] < step]
@@ -147,7 +132,7 @@ class RunIndex:
         self.tables = {tag: table for tag, table in tables.items() if table.size}
 
     def _merge(self) -> None:
-        """Merge what is new into the tables, which are made anew."""
+        """Merge what is new into copies of the tables."""
         if not self._news:
             return
         tables = dict(self.tables)
@@ -160,14 +145,14 @@ class RunIndex:
         self.tables = tables
 
     def _by_step(self, tag: str, table: NDArray[Any]) -> NDArray[Any]:
-        """Sort by step, and keep the last of each; hidden rows are remembered."""
+        """Sort by step and keep the last entry of each; remember hidden rows."""
         table = table[table["step"].argsort(kind="stable")]
         is_last = _ends(table["step"])
-        # Of an event that a restart has written again, counts of NaN and infinities may stand alone.
-        same = (table["step"][1:] == table["step"][:-1]) & (
-            table["wall_time"][1:] == table["wall_time"][:-1]
-        )
-        (again,) = (same & is_last[1:] & (table["form"][1:] == _EMPTY)).nonzero()
+        # In an event that a restart has written again, counts of NaN and infinities may be alone.
+        events = table[["step", "wall_time"]]
+        (again,) = (
+            (events[1:] == events[:-1]) & is_last[1:] & (table["form"][1:] == _EMPTY)
+        ).nonzero()
         if again.size:
             for name in _SPECIALS:
                 table[name][again] = np.fmax(table[name][again], table[name][again + 1])
@@ -185,8 +170,8 @@ class RunIndex:
     def restore(self, entries: NDArray[Any]) -> list[Histogram]:
         """Read the histograms of entries again; EventFileError or MessageError if the file has changed since."""
         counts = entries[list(_SPECIALS)].tolist()
-        specials: list[Specials] = [
-            (_count(nan), _count(posinf), _count(neginf)) for nan, posinf, neginf in counts
+        specials: list[Any] = [
+            tuple(None if math.isnan(count) else int(count) for count in row) for row in counts
         ]
         return restore(self.forms(entries), specials)
 
@@ -215,11 +200,3 @@ class RunIndex:
 def _ends(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark the last of each run of equal steps."""
     return np.append(steps[1:] != steps[:-1], steps.size > 0)[: steps.size]
-
-
-def _told(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _count(value: float) -> int | None:
-    return None if math.isnan(value) else int(value)

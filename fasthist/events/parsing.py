@@ -1,7 +1,7 @@
 """The messages inside an event file, decoded as far as histograms need it.
 
-A message is told by the bytes it lies in and where it begins and ends there, so that nothing is copied on the way
-down; what is no histogram is passed over without a look inside. Fields that are not known here are passed over.
+A message is given by the bytes around it and its place in them, so nothing is copied on the way down. Values other than
+histograms and unknown fields are skipped. Anything else raises MessageError.
 
 Source: as of `fasthist.events.messages`.
 """
@@ -34,10 +34,10 @@ from fasthist.events.wire import (
 )
 
 Place = tuple[int, int]
-"""Where a message begins, and ends, in the bytes around it."""
+"""Where a message begins and ends in the bytes around it."""
 
 HISTOGRAMS = b"histograms"
-"""The plugin that shows tensors of rows."""
+"""The plugin of tensors of rows."""
 
 _WALL_TIME = fields.EVENT_WALL_TIME << 3 | FIXED64
 _STEP = fields.EVENT_STEP << 3 | VARINT
@@ -58,18 +58,7 @@ _METADATA = fields.VALUE_METADATA << 3 | DELIMITED
 _PLUGIN_DATA = fields.METADATA_PLUGIN_DATA << 3 | DELIMITED
 _PLUGIN_NAME = fields.PLUGIN_NAME << 3 | DELIMITED
 
-_MOMENTS = {
-    number << 3 | FIXED64: place
-    for place, number in enumerate(
-        (
-            fields.HISTO_MIN,
-            fields.HISTO_MAX,
-            fields.HISTO_NUM,
-            fields.HISTO_SUM,
-            fields.HISTO_SUM_SQUARES,
-        )
-    )
-}
+_MOMENTS = {number << 3 | FIXED64: place for place, number in enumerate(fields.HISTO_MOMENTS)}
 _MOMENT_KEYS = bytes(_MOMENTS)
 _ALL_MOMENTS = struct.Struct("<xdxdxdxdxd")
 _LIMITS = fields.HISTO_LIMITS << 3 | DELIMITED
@@ -105,9 +94,8 @@ _MOST_ROWS = 1 << 20
 
 
 class Event(NamedTuple):
-    """An event, as far as it is read.
+    """An event: places of each ``Summary.Value``, of its source and of its file version.
 
-    `values` are the places of each ``Summary.Value``, `source` that of who wrote it, `version` that of the file's version;
     `starts` says that a session starts, `again` that a restarted run has written values of its first life once more.
     """
 
@@ -121,7 +109,7 @@ class Event(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A ``Summary.Value``: its tag and plugin, and the one of its contents that is there."""
+    """A ``Summary.Value``: its tag, its plugin, and the one content that is present."""
 
     tag: bytes
     plugin: bytes | None
@@ -131,11 +119,10 @@ class Value(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """A ``HistogramProto``, not looked at.
+    """A ``HistogramProto``, not checked.
 
-    `numbers` are min, max, num, sum and sum_squares; `limits` and `counts` are the bytes of whole little-endian
-    doubles, which take a fourth of the time that arrays take to make, and to join. `zero_count` and `squared_deviations`
-    are NaN where the file does not tell them.
+    `numbers` are min, max, num, sum and sum_squares. `limits` and `counts` are the bytes of little-endian doubles: making
+    and joining these takes a fourth of the time that arrays take. `zero_count` and `squared_deviations` are NaN if absent.
     """
 
     numbers: Sequence[float]
@@ -146,9 +133,9 @@ class Moments(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A histogram of the newer form, not looked at.
+    """A histogram of the newer form, not checked.
 
-    `rows` [k, 3] are left edge, right edge and count of each bucket: a view of the tensor's own type, float32 for bfloat16.
+    `rows` [k, 3] are left edge, right edge and count of each bucket: a view in the tensor's own type, float32 for bfloat16.
     `moments` are what fasthist writes beside them, without buckets; None in the files of others.
     """
 
@@ -157,22 +144,7 @@ class Rows(NamedTuple):
 
 
 def read_event(data: bytes) -> Event:
-    """Decode an event.
-
-    Parameters
-    ----------
-    data : bytes
-        The payload of a record.
-
-    Returns
-    -------
-    Event
-
-    Raises
-    ------
-    MessageError
-        It is none.
-    """
+    """Decode an event, the payload of a record."""
     wall_time, step, source, version = 0.0, 0, None, None
     starts = again = False
     values: list[Place] = []
@@ -180,7 +152,7 @@ def read_event(data: bytes) -> Event:
         if key == _SUMMARY:
             size = stop - at - 3
             if size >= 128 and data[at : at + 3] == delimited_head(fields.SUMMARY_VALUE, size):
-                values.append((at + 3, stop))  # one value and no more, as most are: 0.2 us less
+                values.append((at + 3, stop))  # a single value, as in most events: 0.2 us less
                 continue
             for inner, begin, end in split(data, at, stop):
                 if inner == _VALUE:
@@ -209,7 +181,7 @@ def read_writer(data: bytes, place: Place) -> bytes:
 
 
 def read_version(data: bytes, place: Place) -> float:
-    """Decode the version of a file, from the `version` of an event; -1 if it is no number."""
+    """Decode a file version, from the `version` of an event; -1 if it is not a number."""
     try:
         return float(data[slice(*place)].decode().rpartition("brain.Event:")[2])
     except ValueError:
@@ -217,24 +189,7 @@ def read_version(data: bytes, place: Place) -> float:
 
 
 def read_value(data: bytes, place: Place) -> Value:
-    """Decode what a value is, without its numbers.
-
-    Parameters
-    ----------
-    data : bytes
-        An event.
-    place : (int, int)
-        One of its `values`.
-
-    Returns
-    -------
-    Value
-
-    Raises
-    ------
-    MessageError
-        It is none.
-    """
+    """Decode the kind of a value, one of an event's `values`, without its numbers."""
     tag, plugin, simple, histo, tensor = b"", None, None, None, None
     for key, at, stop in split(data, *place):
         if key == _TAG:
@@ -261,31 +216,26 @@ def _plugin(metadata: bytes) -> bytes | None:
 
 
 def _sizes(shape: bytes) -> list[int]:
-    return [_size(shape, *dim) for key, *dim in split(shape, 0, len(shape)) if key == _DIM]
+    """Decode the dimensions of a tensor's shape."""
+    dims = [place for key, *place in split(shape, 0, len(shape)) if key == _DIM]
+    sizes = [[at for key, at, _ in split(shape, *place) if key == _SIZE] for place in dims]
+    return [signed(size[-1]) if size else 0 for size in sizes]
 
 
-# A file says the same few things in every event.
+# Every event of a file repeats the same few metadata and shapes.
 _SHORT = 64
 _known_plugin = functools.lru_cache(maxsize=256)(_plugin)
 _known_sizes = functools.lru_cache(maxsize=256)(_sizes)
 
 
 def _last(data: bytes, place: Place, wanted: int) -> bytes | None:
-    found = None
-    for key, at, stop in split(data, *place):
-        if key == wanted:
-            found = data[at:stop]
-    return found
+    """Return the last value of a field."""
+    values = [data[at:stop] for key, at, stop in split(data, *place) if key == wanted]
+    return values[-1] if values else None
 
 
 def read_text(name: bytes) -> str:
-    """Decode a tag.
-
-    Raises
-    ------
-    MessageError
-        It is not UTF-8.
-    """
+    """Decode a tag; MessageError if it is not UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError as error:
@@ -294,32 +244,15 @@ def read_text(name: bytes) -> str:
 
 
 def read_moments(data: bytes, place: Place) -> Moments:
-    """Decode a histogram of the older form.
-
-    Parameters
-    ----------
-    data : bytes
-        An event.
-    place : (int, int)
-        The `histo` of a value.
-
-    Returns
-    -------
-    Moments
-
-    Raises
-    ------
-    MessageError
-        It is none.
-    """
+    """Decode a histogram of the older form, the `histo` of a value."""
     numbers = [0.0] * 5
     zero_count = deviations = math.nan
     begin, end = place
     middle = begin + _ALL_MOMENTS.size
     if middle < end and data[begin:middle:9] == _MOMENT_KEYS:
-        # Mostly all five are there, none being zero, in the order of their numbers.
-        found = _ALL_MOMENTS.unpack_from(data, begin)
-        # Behind them are as many limits as counts, 16 to 2047: 1.5 us less than to take the fields apart.
+        # Mostly all five are present, none of them zero, in the order of their numbers.
+        told = _ALL_MOMENTS.unpack_from(data, begin)
+        # As many limits as counts follow, 16 to 2047: 1.5 us less than splitting the fields.
         if data.startswith(_DEVIATIONS_KEY, end - _OWN_SIZE):
             deviations, end = read_double(data, end - 8), end - _OWN_SIZE
         if data.startswith(_ZERO_COUNT_KEY, end - _OWN_SIZE):
@@ -333,15 +266,15 @@ def read_moments(data: bytes, place: Place) -> Moments:
             and data[middle + half : end - size] == delimited_head(fields.HISTO_COUNTS, size)
         ):
             limits_at = slice(middle + 3, middle + half)
-            return Moments(found, data[limits_at], data[end - size : end], zero_count, deviations)
-        numbers, zero_count, deviations = list(found), math.nan, math.nan
+            return Moments(told, data[limits_at], data[end - size : end], zero_count, deviations)
+        numbers, zero_count, deviations = list(told), math.nan, math.nan
         begin, end = middle, place[1]
     limits: list[bytes] = []
     counts: list[bytes] = []
     for key, at, stop in split(data, begin, end):
         if key in _BUCKETS:
             if stop - at & 7:
-                msg = f"{stop - at} bytes are no whole number of values"
+                msg = f"{stop - at} bytes are not a whole number of values"
                 raise MessageError(msg)
             (limits if key in _ALL_LIMITS else counts).append(data[at:stop])
         elif key in _MOMENTS:
@@ -350,33 +283,13 @@ def read_moments(data: bytes, place: Place) -> Moments:
             zero_count = read_double(data, at)
         elif key == _DEVIATIONS:
             deviations = read_double(data, at)
-    return Moments(
-        numbers,
-        limits[0] if len(limits) == 1 else b"".join(limits),
-        counts[0] if len(counts) == 1 else b"".join(counts),
-        zero_count,
-        deviations,
-    )
+    return Moments(numbers, b"".join(limits), b"".join(counts), zero_count, deviations)
 
 
 def read_rows(data: bytes, place: Place) -> Rows:
-    """Decode a histogram of the newer form.
+    """Decode a histogram of the newer form, the `tensor` of a value whose plugin is `HISTOGRAMS`.
 
-    Parameters
-    ----------
-    data : bytes
-        An event.
-    place : (int, int)
-        The `tensor` of a value whose plugin is `HISTOGRAMS`.
-
-    Returns
-    -------
-    Rows
-
-    Raises
-    ------
-    MessageError
-        It is no tensor of this shape and type, or holds another number of values than its shape says.
+    MessageError if it is not a numeric tensor of the shape (k, 3), or the number of values does not match its shape.
     """
     dtype = 0
     sizes: list[int] = []
@@ -403,7 +316,7 @@ def read_rows(data: bytes, place: Place) -> Rows:
         parts = [read_numbers(data, *content, _FORMATS[dtype])]
         if dtype == fields.DT_BFLOAT16:
             parts = [(parts[0].astype(np.uint32) << 16).view(np.float32)]
-    values = _joined(parts)
+    values = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
     if len(sizes) != 2 or sizes[1] != 3:
         msg = f"the histogram is a tensor of the shape {sizes[:8]}, not (k, 3)"
         raise MessageError(msg)
@@ -413,17 +326,3 @@ def read_rows(data: bytes, place: Place) -> Rows:
         msg = f"the tensor of the histogram holds {values.size} values, but its shape is {sizes}"
         raise MessageError(msg)
     return Rows(values.reshape(-1, 3), moments)
-
-
-def _size(data: bytes, begin: int, end: int) -> int:
-    size = 0
-    for key, at, _ in split(data, begin, end):
-        if key == _SIZE:
-            size = signed(at)
-    return size
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0)

@@ -1,7 +1,7 @@
-"""`read`: the histograms in event files, whoever wrote them, while they are still written to.
+"""`read`: the histograms in event files of any writer, even while they are written.
 
-Two ways in: `read` gives the histograms of files and runs, with the guarantees of `fasthist.events.finding`;
-`raw_events` the values of one run as bytes, for who writes them again.
+`read` returns the histograms of files and runs, with the guarantees of `fasthist.events.finding`; `raw_events` returns
+the events of one run without decoding their values, for a caller that writes them again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ReadHistogram(NamedTuple):
     Attributes
     ----------
     run : str
-        The directory of the file, below the one that is read, with slashes; "." for that one itself.
+        The directory of the file, relative to the one that is read, with slashes; "." for that one itself.
     tag : str
     step : int
     wall_time : float
@@ -47,31 +47,31 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
     Parameters
     ----------
     log_dir : str or os.PathLike
-        A directory, with all directories in it, of which each is a run; or one file. Or the URL of either, such as
+        A directory, where each directory with event files is a run; or one file; or the URL of either, such as
         ``s3://bucket/runs`` (needs fsspec and its package for it).
     skip_corrupt : bool
-        Pass over records that are damaged, and count them in ``corrupt_count``, instead of raising.
+        Skip damaged records and count them in ``corrupt_count``, instead of raising.
 
     Returns
     -------
     EventReader
-        Gives a `ReadHistogram` (run, tag, step, wall_time, histogram) for each, one run after the other, in the
-        order of the files' names. Iterate again for what has been written since.
+        Yields a `ReadHistogram` (run, tag, step, wall_time, histogram) for each, run after run, in the order of the
+        files' names. Iterate again for what has been written since.
 
     Raises
     ------
     ArgumentError
         There is no such directory or file, or fsspec does not know this kind of URL.
     MissingPackageError
-        What reads this kind of URL is not installed.
+        The package that reads this kind of URL is not installed.
 
     Notes
     -----
-    Files of fasthist, torch, tensorboardX, TensorFlow and Keras are read, and both forms of histograms in them. What
-    the form does not tell is None: TensorFlow 2's and Keras' rows have no sums, and only fasthist tells how many
-    values were NaN and how many infinite; of others' files `Histogram.uncounted` gives what was not counted. A
-    histogram has the file's buckets, and around a constant their ends may leave the value a little room. Everything
-    in the files is given, also what a restarted run has written again.
+    Files of fasthist, torch, tensorboardX, TensorFlow and Keras are read, with both forms of histograms. What a form does
+    not tell is None: the rows of TensorFlow 2 and Keras have no sums, and only fasthist counts NaN and infinities; in
+    files of others `Histogram.uncounted` tells what was not counted. A histogram has the file's buckets; around a
+    constant their ends may leave the value a little room. Everything in the files is returned, including steps that a
+    restarted run has written again.
 
     Examples
     --------
@@ -86,9 +86,9 @@ def read(log_dir: str | os.PathLike[str], *, skip_corrupt: bool = False) -> Even
 
 
 class EventReader:
-    """The histograms in event files; made by `read`.
+    """Iterate over the histograms in event files; made by `read`.
 
-    It is its own iterator. Where it ends, everything written so far has been given; iterating again gives what
+    It is its own iterator. It ends when everything written so far has been yielded; iterating again yields what
     came since, in files that have grown, and in new files and runs.
 
     Raises
@@ -108,7 +108,7 @@ class EventReader:
 
     @property
     def corrupt_count(self) -> int:
-        """Damaged records passed over so far."""
+        """Number of damaged records skipped so far."""
         return sum(run.corrupt_count for run in self._runs.values())
 
     def __iter__(self) -> EventReader:
@@ -146,8 +146,7 @@ class RawEvent(NamedTuple):
 def raw_events(log_dir: str | os.PathLike[str]) -> Iterator[RawEvent]:
     """Yield every event in the event files of one run.
 
-    Directories in it, damaged records and an incomplete one are skipped; `log_dir` need not exist. Holds one block or
-    one record.
+    Skips directories in it, and damaged or incomplete records; `log_dir` need not exist. Holds one block or one record.
     """
     directory = os.fsdecode(log_dir)
     if not is_dir(directory):

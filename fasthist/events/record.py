@@ -1,8 +1,8 @@
 """The frame around each record of an event file.
 
 A record is its length (uint64), the checksum of those 8 bytes (uint32), the payload, and the checksum of the
-payload (uint32), all little-endian. The checksum is CRC-32C, masked so that a checksum of data that holds
-checksums stays a good one.
+payload (uint32), all little-endian. The checksum is CRC-32C, masked so that it stays a good one for data that itself
+contains checksums.
 
 Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/lib/hash/crc32c.h.
 """
@@ -27,7 +27,7 @@ OVERHEAD = 16
 HEADER = 12
 """Bytes before the payload."""
 
-# A length below 2**32, its checksum, and the key of the wall time, with which an event begins.
+# A length below 2**32, its checksum, and the key of the wall time, which comes first in an event.
 _LIKELY = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
 
 
@@ -50,12 +50,12 @@ def masked_crc(data: bytes) -> int:
 
 
 def read_header(data: bytes, at: int) -> int | None:
-    """Return the length of the payload whose `HEADER` bytes begin here; None if its checksum is wrong."""
+    """Return the length of the payload whose `HEADER` bytes begin at `at`; None if its checksum is wrong."""
     length, crc = _read_header(data, at)
     return length if _length_crc(length) == crc else None
 
 
-# The records of a file have a few hundred lengths: 0.4 us less for each.
+# The records of a file have a few hundred lengths: 0.4 us less for each record.
 @functools.lru_cache(maxsize=1 << 10)
 def _length_crc(length: int) -> int:
     return masked_crc(_pack_length(length))
@@ -69,7 +69,7 @@ def unframe(data: bytes, at: int, length: int) -> bytes | None:
 
 
 def find_record(data: bytes, at: int = 0) -> int | None:
-    """Return where the next event's record begins: a length with the right checksum, then an event's first byte."""
+    """Find the next event's record: a length with the right checksum, then an event's first byte."""
     for likely in _LIKELY.finditer(data, at):
         if read_header(data, likely.start()) is not None:
             return likely.start()

@@ -1,4 +1,4 @@
-"""The records of one event file, as far as they have been written, block by block."""
+"""The records of one event file, block by block, as far as they have been written."""
 
 from __future__ import annotations
 
@@ -10,35 +10,14 @@ from fasthist.events.record import HEADER, OVERHEAD, find_record, read_header, u
 from fasthist.events.stored import Stored, open_file
 
 BLOCK = 1 << 18
-"""Bytes that are read at a time.
-
-With 1 MiB a record of 3 KB takes 5.2 us instead of 3.7: the memory is mapped anew for each block.
-"""
+"""Bytes read at a time. With 1 MiB a record of 3 KB takes 5.2 us instead of 3.7: each block is mapped anew."""
 
 
 class RecordFile:
-    """One event file, and how far its records have been read.
+    """An event file, and how far it is read; `skip_corrupt` counts damaged records in `corrupt_count` instead of raising.
 
-    Iterating gives the payload of each record and the offset at which it begins, up to the last whole one; iterating
-    again goes on from there.
-
-    Parameters
-    ----------
-    path : str
-    skip_corrupt : bool
-        Pass over records with a wrong checksum, and count them in `corrupt_count`.
-
-    Attributes
-    ----------
-    offset : int
-        Where the next record begins. Set it back to read a record again.
-
-    Raises
-    ------
-    EventFileError
-        While iterating: a checksum is wrong. `offset` stays in front of that record.
-    OSError
-        While iterating: the file cannot be read.
+    Iterating yields the payload and offset of each record, up to the last whole one; iterating again continues there. At a
+    wrong checksum it raises EventFileError and leaves `offset` before that record. Set `offset` back to read records again.
     """
 
     def __init__(self, path: str, *, skip_corrupt: bool = False) -> None:
@@ -46,7 +25,7 @@ class RecordFile:
         self.skip_corrupt = skip_corrupt
         self.corrupt_count = 0
         self.offset = 0
-        self._lost = False  # whether there is no record at `offset`, but perhaps one behind it
+        self._lost = False  # whether to search for the next record after `offset`
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         with contextlib.closing(open_file(self.path)) as file:
@@ -56,7 +35,7 @@ class RecordFile:
                     return
 
     def _whole_records(self, file: Stored) -> Iterator[tuple[bytes, int]]:
-        """Give records up to the end, or up to one with a wrong checksum."""
+        """Yield records up to the end or a wrong checksum."""
         data, at = b"", 0
         file.seek(self.offset)
         while True:
@@ -71,7 +50,7 @@ class RecordFile:
                 return
             end = at + OVERHEAD + length
             if len(data) < end:
-                # Nothing is allocated for a record that is not there.
+                # Allocate nothing for a record that is not in the file.
                 if self.offset + end - at > file.size():
                     return
                 data, at, end = _fill(file, data[at:], end - at), 0, end - at
@@ -86,40 +65,34 @@ class RecordFile:
             yield payload, offset
 
     def corrupt(self, problem: str) -> None:
-        """Count the record at `offset` as damaged, or raise an error about it.
-
-        Raises
-        ------
-        EventFileError
-            `skip_corrupt` is not set.
-        """
+        """Count the record at `offset` as damaged; without `skip_corrupt`, raise EventFileError about it."""
         if not self.skip_corrupt:
             raise EventFileError(self.path, self.offset, problem)
         self.corrupt_count += 1
 
     def _search(self, file: Stored) -> bool:
-        """Move `offset` to the next record behind it; say whether there is one."""
+        """Move `offset` to the next record after it; return whether there is one."""
         self.offset += 1
         file.seek(self.offset)
         data = b""
         while True:
             block = file.read(BLOCK)
             if not block:
-                self.offset -= 1  # which the next search begins behind
+                self.offset -= 1  # the next search begins after it
                 return False
             data += block
-            found = find_record(data)
-            if found is not None:
-                self.offset += found
+            at = find_record(data)
+            if at is not None:
+                self.offset += at
                 self._lost = False
                 return True
-            # A record may begin in what is too short to tell.
+            # A record may begin in the last bytes, but these are too few to tell.
             self.offset += max(len(data) - HEADER, 0)
             data = data[-HEADER:]
 
 
 def _fill(file: Stored, data: bytes, size: int) -> bytes:
-    """Give these bytes and those that follow them, at least `size` unless the file ends before."""
+    """Return these bytes and those that follow, at least `size` unless the file ends before."""
     parts = [data]
     missing = size - len(data)
     while missing > 0:

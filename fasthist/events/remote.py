@@ -1,7 +1,7 @@
 """Event files in object stores and other places that fsspec reaches.
 
-An object store cannot append: a file grows in a local spool, and each time readers are to see it, it is sent as a
-whole. `fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
+An object store cannot append: a file grows in a local spool, and all of it is sent whenever it is published.
+`fasthist.events.writer` begins a new file after some megabytes, so that no more than these are sent again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _WAITS = (0.1, 0.5, 2.0)
 """Seconds before each further attempt to send a file."""
 
 _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a"}
-"""Here nothing has to be made before a file; asked to, fsspec's packages would make a bucket of a mistyped name."""
+"""Here directories need not be made; fsspec's packages would make a bucket of a mistyped name."""
 
 
 def is_url(path: str) -> bool:
-    """Return whether this is a URL, not a local path."""
+    """Return whether a path is a URL."""
     return "://" in path
 
 
 def system_of(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, without cached listings, and the path there."""
+    """Return fsspec's file system of a URL, without cached listings, and the path in it."""
     _check_kind(url)
     import fsspec
 
@@ -44,8 +44,7 @@ def _check_kind(url: str) -> None:
         import fsspec
     except ImportError as error:
         package = extra = "fsspec"
-        purpose = f"log_dir={url!r}"
-        raise MissingPackageError.for_extra(package, extra, purpose) from error
+        raise MissingPackageError.for_extra(package, extra, f"log_dir={url!r}") from error
     try:
         fsspec.get_filesystem_class(url.partition("://")[0])
     except ImportError as error:
@@ -59,8 +58,7 @@ def _check_kind(url: str) -> None:
 class RemoteFolder:
     """A directory that fsspec reaches; see `fasthist.events.files.Folder`.
 
-    Options, such as credentials and endpoints, come from where fsspec and its packages look: environment variables
-    and files.
+    Options, such as credentials and endpoints, come from the environment variables and files of fsspec and its packages.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,7 +66,7 @@ class RemoteFolder:
         _check_kind(url)
 
     def create(self, suffix: str, header: bytes) -> RemoteFile:
-        """Begin a new file in a spool of its own; nothing is sent yet."""
+        """Create a file with its own spool; nothing is sent yet."""
         with as_os_error(self._url):
             # Not kept: a connection does not survive a fork.
             system, path = system_of(self._url)
@@ -148,7 +146,7 @@ class RemoteFile:
 
 @contextlib.contextmanager
 def as_os_error(url: str) -> Iterator[None]:
-    """Turn what fsspec's packages raise into an OSError that names the place."""
+    """Turn the errors of fsspec's packages into an OSError that names the place."""
     try:
         yield
     except (FileNotFoundError, FasthistError):

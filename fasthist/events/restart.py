@@ -1,4 +1,4 @@
-"""What a run that begins anew at a step writes, so that both of TensorBoard's loaders forget what was after it."""
+"""What a run that begins anew at a step writes, so that both of TensorBoard's loaders forget the later steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fasthist.events.wire import integer_field
 
 
 def restart_events(log_dir: str | os.PathLike[str], step: int) -> list[bytes]:
-    """Encode the events of a new file that make both of TensorBoard's loaders forget a run's steps from `step` on.
+    """Encode the first events of a new file, so that both of TensorBoard's loaders forget the steps from `step` on.
 
-    The run's files are read once and never changed; one value of each tag is held. `log_dir` may be empty if unknown.
+    The run's files are read once and never changed; one value of each tag is held. `log_dir` is empty if unknown.
 
-    The Python loader purges at a note that a session starts. The fast one does not know it, but a record evicts all
-    those of its tag that have its step or a later one (tensorboard/data/server/reservoir.rs). So the last value to keep
-    of each tag that has later ones is written again. Where none is kept, that loader forgets a tag's old steps as soon
-    as the tag is written again.
+    The Python loader purges at a note that a session starts. The fast one does not know that note, but a record evicts
+    those of its tag with the same or a later step (tensorboard/data/server/reservoir.rs). So for each tag with later values,
+    the last value to keep is written again. Without one to keep, that loader forgets a tag's old steps once it is written
+    again.
     """
     kept, stale, starts = _last_values(log_dir, step, []) if log_dir else ({}, set(), [])
     if starts:  # the run was restarted before: values that are forgotten already must not come back
@@ -40,7 +40,7 @@ def _last_values(
 ) -> tuple[dict[str, tuple[int, float, bytes]], set[str], list[tuple[int, int]]]:
     """Return the last value to keep of each tag, the tags that have later ones, and the (number, step) of each start.
 
-    Values that one of the `starts` behind them has made readers forget count as later ones.
+    Values that readers forgot at one of the `starts` after them count as later ones.
     """
     kept: dict[str, tuple[int, float, bytes]] = {}
     stale: set[str] = set()

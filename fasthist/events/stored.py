@@ -1,6 +1,6 @@
 """Where event files are read: local directories, or URLs that fsspec knows (``s3://``, ``memory://``).
 
-A path is either. Reading through a URL raises OSError as a local file would.
+A path is either. Reading a URL raises OSError as reading a local file does.
 """
 
 from __future__ import annotations
@@ -9,29 +9,12 @@ import os
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
 
 from fasthist.errors import ArgumentError
 from fasthist.events.remote import as_os_error, is_url, system_of
 
-# Bytes that are asked for at a time, for each request takes some 50 ms.
+# Bytes of one request, which takes some 50 ms.
 _BLOCK = 4 << 20
-
-
-class Stored(Protocol):
-    """The bytes of one file."""
-
-    def seek(self, offset: int, /) -> int:
-        """Move to a byte."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer at the end."""
-
-    def size(self) -> int:
-        """Return the size of the file in bytes."""
-
-    def close(self) -> None:
-        """Release the file."""
 
 
 class _LocalFile(FileIO):
@@ -74,13 +57,17 @@ class _RemoteFile:
         self._block = b""
 
 
+Stored = _LocalFile | _RemoteFile
+"""One file to read: `seek`, `read`, `size` and `close`."""
+
+
 def open_file(path: str) -> Stored:
     """Open a file to read it; OSError if that fails."""
     return _RemoteFile(path) if is_url(path) else _LocalFile(path)
 
 
 def size_of(path: str) -> int:
-    """Return the size of a file; OSError if it is missing."""
+    """Return the size of a file in bytes; OSError if it is missing."""
     if not is_url(path):
         return Path(path).stat().st_size
     with as_os_error(path):
@@ -89,7 +76,7 @@ def size_of(path: str) -> int:
 
 
 def check_exists(path: str, name: str = "") -> None:
-    """Raise ArgumentError if there is neither a directory nor a file; `name` is the argument that held the path."""
+    """Raise ArgumentError if there is no such directory or file; `name` is the argument that held the path."""
     hint = f"Hint: paths are taken from {str(Path.cwd())!r}."
     if is_url(path):
         with as_os_error(path):
@@ -105,7 +92,7 @@ def check_exists(path: str, name: str = "") -> None:
 
 
 def is_dir(path: str) -> bool:
-    """Return whether this is a directory."""
+    """Return whether a path is a directory."""
     if not is_url(path):
         return Path(path).is_dir()
     with as_os_error(path):
@@ -114,7 +101,7 @@ def is_dir(path: str) -> bool:
 
 
 def join(directory: str, name: str) -> str:
-    """Return the path of something in a directory; "." is the directory itself."""
+    """Return the path of an entry of a directory; "." is the directory itself."""
     if not is_url(directory):
         return str(Path(directory, name))
     return directory if name == "." else f"{directory.rstrip('/')}/{name}"
@@ -126,7 +113,7 @@ def names_in(directory: str) -> list[str]:
 
 
 def walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each directory from `top` on, as its relative path with slashes, and the names of its files."""
+    """Yield each directory from `top` on: its relative path, with slashes, and the names of its files."""
     if is_url(top):
         with as_os_error(top):
             system, place = system_of(top)
@@ -134,7 +121,7 @@ def walk(top: str) -> Iterator[tuple[str, list[str]]]:
                 yield directory[len(place) :].strip("/") or ".", list(names)
         return
     seen: set[tuple[int, int]] = set()
-    # Runs are often links to directories elsewhere; one that leads back up must not be followed for ever.
+    # Runs are often links to directories elsewhere; a link that leads back up must not be followed forever.
     for directory, inner, names in os.walk(top, followlinks=True):
         status = Path(directory).stat()
         identity = (status.st_dev, status.st_ino)

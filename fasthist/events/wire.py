@@ -1,12 +1,11 @@
-"""Protobuf's wire format, as far as event files need it: encoding, and below it decoding.
+"""Protobuf's wire format, as far as event files need it: encoding, then decoding.
 
-Knows only bytes and field numbers, no message. Guarantees:
+It handles bytes and field numbers, not messages. Guarantees:
 
-- The output is what protobuf's own serialiser gives for the same field, byte for byte.
-- Functions that may leave a field out say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
-- An array of doubles costs one copy to encode, none to decode.
-- Decoding looks at no byte outside the bounds it is given, and holds nothing but views of them: a damaged length
-  is an error, not an allocation.
+- The output equals that of protobuf's own serialiser byte for byte.
+- Functions that may omit a field say so: proto3 omits a number that equals +0.0 or 0, never -0.0.
+- Encoding an array of doubles takes one copy, decoding none.
+- Decoding stays within the given bounds and holds only views: a damaged length is an error, not an allocation.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from fasthist.errors import ArgumentError, MessageError
 
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
-"""Wire types: how a field's value is laid out."""
+"""Wire types: how the value of a field is encoded."""
 
 _ZERO_DOUBLE = bytes(8)
 _LITTLE_ENDIAN = np.dtype("<f8")
@@ -70,12 +69,12 @@ def double_field(number: int, value: float) -> bytes:
 
 
 def double_member(number: int, value: float) -> bytes:
-    """Encode a double field whose presence says something: written even if it is zero."""
+    """Encode a double field whose presence has a meaning: written even if zero."""
     return _key(number, FIXED64) + _pack_double(value)
 
 
 def float_member(number: int, value: float) -> bytes:
-    """Encode a float field of a ``oneof``: written even if it is zero, an infinity beyond float32."""
+    """Encode a float field of a ``oneof``: written even if zero; infinite beyond float32."""
     return _key(number, FIXED32) + _float32(value)
 
 
@@ -103,11 +102,10 @@ def delimited(number: int, payload: bytes) -> bytes:
     return delimited_head(number, len(payload)) + payload
 
 
-@functools.lru_cache(
-    maxsize=1 << 12
-)  # histograms have a few hundred sizes, the same again and again
+# Histograms have a few hundred different sizes.
+@functools.lru_cache(maxsize=1 << 12)
 def delimited_head(number: int, size: int) -> bytes:
-    """Encode what precedes the payload of a `delimited` field, for a caller who joins many parts at once."""
+    """Encode the head of a `delimited` field, for a caller that joins many parts at once."""
     return _key(number, DELIMITED) + varint(size)
 
 
@@ -124,9 +122,9 @@ def _float32(value: float) -> bytes:
 
 
 def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Split a message into fields: yield the key, ``number << 3 | wire type``, and where the value begins and ends.
+    """Yield the key of each field, ``number << 3 | wire type``, and where its value begins and ends.
 
-    For a VARINT the beginning is the value itself, as unsigned. Groups, which nothing writes any more, are refused.
+    For a VARINT the beginning is the value itself, unsigned. Groups, which are obsolete, are refused.
 
     >>> list(split(delimited(1, b"ab") + integer_field(2, 300), 0, 7))
     [(10, 2, 4), (16, 300, 7)]
@@ -143,7 +141,7 @@ def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise MessageError(msg)
         value = at
         if kind == DELIMITED:
-            # Most lengths are one byte or two; a look beyond the end is caught below.
+            # Most lengths take one or two bytes; a length that points beyond the end is caught below.
             if at + 1 < end and (first := data[at]) < 0x80:
                 value = at + 1
                 at = value + first
@@ -169,7 +167,7 @@ def split(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Decode an integer, 0 to ``2**64 - 1``, that ends before `end` and within ten bytes; return it and its end."""
+    """Decode an integer of at most ten bytes that ends before `end`: return it, 0 to ``2**64 - 1``, and its end."""
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]
@@ -188,21 +186,21 @@ def signed(value: int) -> int:
 
 
 def read_double(data: bytes, at: int) -> float:
-    """Decode a double, of which `split` has found 8 bytes."""
+    """Decode a double, whose 8 bytes `split` has checked."""
     value: float = _unpack_double(data, at)[0]
     return value
 
 
 def read_float(data: bytes, at: int) -> float:
-    """Decode a float, of which `split` has found 4 bytes."""
+    """Decode a float, whose 4 bytes `split` has checked."""
     value: float = _unpack_float(data, at)[0]
     return value
 
 
 def read_numbers(data: bytes, at: int, stop: int, dtype: str) -> NDArray[Any]:
-    """View packed numbers of a little-endian dtype where they lie: read-only, seldom aligned, keeping `data` alive."""
+    """Return a view of packed little-endian numbers: read-only, seldom aligned; it keeps `data` alive."""
     count, rest = divmod(stop - at, 8 if dtype == "<f8" else int(dtype[2:]))
     if rest:
-        msg = f"{stop - at} bytes are no whole number of values"
+        msg = f"{stop - at} bytes are not a whole number of values"
         raise MessageError(msg)
     return np.frombuffer(data, dtype, count, at) if count else np.empty(0)

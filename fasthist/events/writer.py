@@ -1,15 +1,15 @@
-"""`EventFileWriter`: events to files that TensorBoard finds, in a thread of its own, whatever happens on the way.
+"""`EventFileWriter`: write events, in a background thread, to files that TensorBoard finds.
 
 Guarantees:
 
-- The directory and a file are there when the constructor returns; what is in the way is told there.
-- Handing over an event encodes nothing and touches no file. It waits only when the queue is full.
-- An event handed over is written exactly once: a failed write keeps what is not in the file, for the next attempt.
-- An event that cannot be encoded is lost alone, and so is what somebody else deletes or cuts off of a file.
-- What went wrong in the thread is raised by the next call, and by `flush` and `close`. If the thread dies, they do its work.
-- What is held reaches the file at `flush`, at `close`, after `flush_secs`, when the writer is garbage-collected, and when
-  the interpreter or a multiprocessing worker exits; after SIGTERM too, unless the program handles that itself.
-- A forked child neither writes to its parent's file nor writes what its parent holds.
+- The directory and a file exist when the constructor returns, or it raises.
+- Adding an event encodes nothing and touches no file. It waits only when the queue is full.
+- An event is written exactly once: a failed write keeps what is not in the file for the next attempt.
+- An event that cannot be encoded is lost alone; so are events that another program deletes or cuts off.
+- Errors in the thread are raised by the next call, `flush` and `close` included. If the thread dies, these do its work.
+- Held events reach the file at `flush`, at `close`, after `flush_secs`, when the writer is garbage-collected, and when the
+  interpreter or a multiprocessing worker exits; on SIGTERM too, unless the program handles it.
+- A forked child writes neither to its parent's file nor what its parent holds.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from fasthist.events.remote import RemoteFolder, is_url
 WhenFull = Literal["wait", "drop_oldest"]
 
 QUEUE_BYTES = 64 << 20
-"""Some 3,000 histograms that are not encoded yet."""
+"""About 3,000 histograms that are not encoded yet."""
 
 REMOTE_FILE_BYTES = 16 << 20
-"""Where a file is sent as a whole each time, one that is as large as this gets a successor."""
+"""Size from which a remote file, which is sent as a whole each time, gets a successor."""
 
 
 class EventFileWriter:
@@ -41,39 +41,38 @@ class EventFileWriter:
     Parameters
     ----------
     log_dir : str or os.PathLike
-        The run: a local directory, or a URL that fsspec knows (extra ``fasthist[fsspec]``). Made at once, parents
-        included; a relative one is taken from the directory that is current now.
+        The run: a local directory, created with its parents, or a URL that fsspec knows (extra ``fasthist[fsspec]``).
     max_queue : int
-        Events that may be held encoded; one more, and the thread takes all of them to the file.
+        Encoded events that may be held; with one more, the thread writes all of them to the file.
     flush_secs : float or None
-        Seconds after which what is held is taken to the file. None or infinity: never by time.
+        Seconds after which held events are written to the file. None or infinity: never by time.
     filename_suffix : str
-        Ends the name of every file.
+        Appended to every file name.
     queue_bytes : int
         Memory that events may take before they are in the file.
     when_full : {"wait", "drop_oldest"}
-        What happens to one more: it waits for the others to be written; or the oldest go, and their number
-        is written as a scalar ``fasthist/dropped_events``.
+        When the queue is full, wait until its events are written; or drop the oldest, and write their number as the scalar
+        ``fasthist/dropped_events``.
     max_file_bytes : int, optional
-        A file that has reached this size gets a successor. Default: none does, but for URLs.
+        Begin a new file when one has reached this size. Default: never; 16 MiB for URLs.
     last_events : callable
-        Called in the writer's thread when the writer is closed, or its process ends: gives what is to be written last.
+        Called in the writer's thread at `close` or when the process ends; returns the entries to write last.
     opens : bool
-        Make the directory and a file now, and not when the first event arrives.
+        Create the directory and a file now, not at the first event.
 
     Raises
     ------
     ArgumentError
-        One of these is not so.
+        An argument is not as above.
     MissingPackageError
-        `log_dir` is a URL, and what reads it is not installed.
+        `log_dir` is a URL, and a package that it needs is not installed.
     WriteError
-        No file can be made there.
+        No file can be created there.
 
     Notes
     -----
-    Files are named as `fasthist.events.files.new_name` tells. After a fork, a child that adds an event gets a file of
-    its own; so does a process that a writer is sent to by pickle, and whoever adds an event after `close`.
+    `fasthist.events.files.new_name` names the files. A new file is begun by an event that is added after `close`, in a
+    forked child, or in a process that received the writer by pickle.
 
     Examples
     --------
@@ -104,8 +103,7 @@ class EventFileWriter:
         filename_suffix = as_part_of_path("filename_suffix", filename_suffix, "/\\")
         queue_bytes = as_count("queue_bytes", queue_bytes, 1, "the default is 64 MiB")
         if max_file_bytes is not None:
-            hint = "None writes one file"
-            max_file_bytes = as_count("max_file_bytes", max_file_bytes, 1, hint)
+            max_file_bytes = as_count("max_file_bytes", max_file_bytes, 1, "None writes one file")
         directory = as_directory(log_dir)
         folder: Folder
         if is_url(directory):
@@ -135,12 +133,12 @@ class EventFileWriter:
         return _rebuild, (self._arguments,)
 
     def get_logdir(self) -> str:
-        """Return the directory, absolute, or the URL."""
+        """Return the absolute path of the directory, or the URL."""
         return str(self._arguments["log_dir"])
 
     @property
     def nbytes(self) -> int:
-        """Bytes that went to files so far, in this process."""
+        """Bytes written to files so far, in this process."""
         return self._log.nbytes
 
     def add_event(
@@ -151,36 +149,36 @@ class EventFileWriter:
         nbytes: int | None = None,
         tags: Collection[str] = (),
     ) -> None:
-        """Hand over one event.
+        """Queue an event.
 
         Parameters
         ----------
         event : bytes or callable
-            An encoded ``Event``, from `fasthist.events.messages`, or what gives one: it is called once, in the writer's
-            thread. If it raises, its event is lost, and the next call tells so.
+            An encoded ``Event``, from `fasthist.events.messages`, or a function that returns one, called once in the
+            writer's thread. If it raises, this event is lost, and the next call says so.
         step : int
-            Where the number of dropped events is written, if this is the newest event then.
+            At which to write the number of dropped events, if this is the newest event then.
         nbytes : int, optional
-            Memory that is held until it is encoded. Default: the event's own.
+            Memory held until the event is encoded. Default: its size.
         tags : collection of str
-            What to call the event in an error.
+            Names of the event in an error.
 
         Raises
         ------
         WriteError
-            Something that was handed over before could not be written; the error says whether it is held or lost. This
-            event is held, unless the error says that there is no room for it.
+            An earlier event could not be written; the error says whether it is held or lost. This event is held, unless
+            the error says that there is no room for it.
         """
         size = nbytes if nbytes is not None else len(event) if isinstance(event, bytes) else 0
         self._log.add(Entry(event, step, size, tags))
 
     def flush(self, *, fsync: bool = False) -> None:
-        """Bring every event handed over to the file, where other processes can read it.
+        """Write every event added so far to the file, where other processes can read it.
 
         Parameters
         ----------
         fsync : bool
-            Wait until the disk has it as well, so that it survives a loss of power.
+            Also wait until it is on the disk, so that it survives a power loss.
 
         Raises
         ------
@@ -190,7 +188,7 @@ class EventFileWriter:
         self._log.ask("fsync" if fsync else "flush")
 
     def close(self) -> None:
-        """Flush, close the file and end the thread; an event added later goes to a new file.
+        """Flush, close the file and end the thread; a later event goes to a new file.
 
         Raises
         ------
@@ -200,7 +198,7 @@ class EventFileWriter:
         self._log.close()
 
     def discard(self) -> None:
-        """Forget what is held and let go of the file; for a caller that gives up after a `WriteError`."""
+        """Drop held events and close the file: for a caller that gives up after a `WriteError`."""
         self._log.ask("discard")
 
 

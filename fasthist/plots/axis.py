@@ -36,20 +36,18 @@ LINSCALE = 0.9 * _LINEAR
 class ValueAxis:
     """The axis of the values.
 
-    Lengths on it are in units of `forward`: decades on a logarithmic axis. The linear part from 0 to `threshold`
-    is ``1 / log(10)`` long, so that the slope, and with it a density on the axis, does not jump there.
+    Lengths are in units of `forward`: decades on a logarithmic axis. The linear part from 0 to `threshold` is
+    ``1 / log(10)`` long, so that the slope, and so a density on the axis, does not jump there.
     """
 
     low: float
     high: float
     threshold: float | None = None  # a logarithmic axis is linear up to here; None: all of it is
-    unit: float = (
-        1.0  # what values are divided by: not 1 if they are too large or too small to draw
-    )
+    unit: float = 1.0  # divides the values; not 1 if they are too large or too small to draw
 
     @property
     def title(self) -> str:
-        """What the axis is called."""
+        """Title of the axis."""
         return "value" if self.unit == 1 else f"value / {label(self.unit)}"
 
     def forward(self, values: Any) -> Floats:
@@ -66,14 +64,12 @@ class ValueAxis:
         if self.threshold is None:
             return u.copy()
         size = np.abs(u)
-        size = np.where(
-            size <= _LINEAR, size / _LINEAR, 10.0 ** (np.maximum(size, _LINEAR) - _LINEAR)
-        )
-        return np.sign(u) * size * self.threshold
+        powers = 10.0 ** (np.maximum(size, _LINEAR) - _LINEAR)
+        return np.sign(u) * np.where(size <= _LINEAR, size / _LINEAR, powers) * self.threshold
 
     @property
     def length(self) -> float:
-        """How long it is, in units of `forward`."""
+        """Length in units of `forward`."""
         low, high = self.forward([self.low, self.high])
         return float(high - low)
 
@@ -83,7 +79,7 @@ class ValueAxis:
         return self.threshold is not None and not (-self.low > self.threshold < self.high)
 
     def cells(self, count: int, low: float | None = None, high: float | None = None) -> Floats:
-        """Cut a part of the axis, or all of it, into cells that are drawn equally wide: float64[count + 1]."""
+        """Cut the axis from `low` to `high` into cells that are drawn equally wide: edges float64[count + 1]."""
         ends = (self.low if low is None else low, self.high if high is None else high)
         begin, end = self.forward(ends).tolist()
         edges = self.inverse(np.linspace(begin, end, count + 1))
@@ -91,7 +87,7 @@ class ValueAxis:
         return edges
 
     def ticks(self, most: int = 7) -> list[float]:
-        """Choose at most `most` round values to label; at least two where they have room.
+        """Choose at most `most` round values to label; at least two if they have room.
 
         A logarithmic axis gets zero and powers of ten, with their multiples by 2 and 5 if it has few decades.
         """
@@ -100,19 +96,13 @@ class ValueAxis:
         gap = self.length / (most + 2)
         first = math.floor(math.log10(self.threshold) + 1e-9)
         last = math.floor(math.log10(max(-self.low, self.high)) + 1e-9)
-        for every, factors in (
-            (1, (1, 2, 5)),
-            *((every, (1,)) for every in range(1, last - first + 2)),
-        ):
-            sizes = [
-                factor * 10.0**power
-                for power in range(first, last + 1)
-                if power % every == 0
-                for factor in factors
-            ]
+        every_decade = [(1, (1, 2, 5)), *((n, (1,)) for n in range(1, last - first + 2))]
+        for every, factors in every_decade:
+            powers = [power for power in range(first, last + 1) if power % every == 0]
+            sizes = [factor * 10.0**power for power in powers for factor in factors]
             values = np.array([-size for size in reversed(sizes)] + [0.0] + sizes)
             values = values[(values >= self.low) & (values <= self.high)]
-            if self.low <= 0 <= self.high:  # zero has its label, and what is too near to it none
+            if self.low <= 0 <= self.high:  # label zero, and nothing too near to it
                 values = values[(values == 0) | (np.abs(self.forward(values)) >= gap)]
             if values.size <= most and (np.diff(self.forward(values)) >= gap).all():
                 break
@@ -120,7 +110,7 @@ class ValueAxis:
 
 
 def label(value: float, digits: int = 6) -> str:
-    """Format a value with so many significant digits for a tick or a note."""
+    """Format a value for a tick or a note, with `digits` significant digits."""
     short = f"{value:.{digits}g}"
     if value and not 1e-3 <= abs(value) < 1e4:
         mantissa, power = f"{value:.{digits - 1}e}".split("e")
@@ -142,8 +132,8 @@ def round_values(low: float, high: float, most: int) -> list[float]:
 def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
     """Return the rows of a histogram and the gaps between them: edges float64[n + 1], shares float64[n].
 
-    The shares add up to 1; the first and the last are not 0. A piece of zero width is a value by itself, as is the one
-    piece of a constant. Values are divided by `unit`, and those within 1e-250 are taken for zero.
+    The shares add up to 1; the first and last are not 0. A piece of zero width is a single value, such as a constant.
+    Values are divided by `unit`; those within 1e-250 of zero count as zero.
     """
     rows = histogram.to_rows()
     (filled,) = np.nonzero(rows[:, 2] > 0)
@@ -163,14 +153,14 @@ def pieces(histogram: Histogram, unit: float = 1.0) -> tuple[Floats, Floats]:
 
 
 def _is_room(low: float, high: float) -> bool:
-    """Return whether the only row is the room that a file leaves a constant: float32's there, or that at 1 for 0."""
+    """Return whether the only row is the room that a file gives a constant: float32's spacing there, or at 1 for 0."""
     if low in (0.0, -high) or high == 0:
         return high - low <= 2.0**-22
     return high - low <= 2.0**-19 * max(-low, high)
 
 
 def quantiles_of(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
-    """Return the values below which given shares lie, as `Histogram.quantile` does, but of `pieces`: float64[k]."""
+    """Return the values below which the given shares lie: `Histogram.quantile` over `pieces`, float64[k]."""
     edges, held = pieces(histogram, unit)
     return np.array([quantiles.value_at(share, edges, held) for share in shares])
 
@@ -179,19 +169,19 @@ def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueA
     """Choose the axis for outlines of histograms, at least one of which has finite values.
 
     "auto" is linear unless the usual size of the values (their median magnitude without zeros) is 30 times as large in
-    one histogram as in another, or the tails of most histograms reach as far. An end is cut off if it lies beyond all
-    but a thousandth of each histogram's values by more than half of their span: one value would squeeze all others.
+    one histogram as in another, or the tails of most histograms reach 30 times their usual size. An end is cut off if it
+    lies beyond all but a thousandth of each histogram's values by more than half of their span: one value would squeeze
+    all others.
 
-    A logarithmic axis is linear around zero: up to the power of ten above the smallest usual size, so that values of
-    both signs make one hump; or, where nearly all have the same sign, or for ``scale="log"``, up to the power of ten
-    below all but a hundredth of them.
+    A logarithmic axis is linear around zero: up to the power of ten above the smallest usual size, so that values of both
+    signs make one hump; or, if nearly all have the same sign, or for ``scale="log"``, up to the power of ten below all but
+    a hundredth of them.
     """
     sizes = _Sizes(histograms)
-    usual, reach = sizes.usual, sizes.reach
-    wide = usual.size > 0 and (
-        usual.max() > _APART * usual.min() or np.median(reach / usual) > _APART
+    usual, low, high = sizes.usual, sizes.low, sizes.high
+    wide = usual.size and (
+        usual.max() > _APART * usual.min() or np.median(sizes.reach / usual) > _APART
     )
-    low, high = sizes.low, sizes.high
     threshold = sizes.threshold(scale, wide=bool(wide))
     places = ValueAxis(low, high, threshold).forward
     left, right = float(sizes.inner[:, 0].min()), float(sizes.inner[:, 1].max())
@@ -203,10 +193,9 @@ def outline_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueA
 
 
 def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis:
-    """Choose the axis for values over steps, from the smallest to the largest value of all.
+    """Choose the axis for values over steps, from the smallest to the largest of all.
 
-    "auto" is logarithmic if the largest magnitude is more than 10 times the usual size of the values where that is
-    smallest; see `outline_axis`.
+    "auto" is logarithmic if the largest magnitude is more than 10 times the smallest usual size; see `outline_axis`.
     """
     sizes = _Sizes(histograms)
     wide = sizes.largest > _FAR * sizes.usual.min(initial=np.inf)
@@ -215,11 +204,11 @@ def step_axis(histograms: Sequence[Histogram], scale: str = "auto") -> ValueAxis
 
 
 class _Sizes:
-    """How large the values of histograms are, at least one of which has finite values; all are divided by `unit`.
+    """The sizes of the values of histograms, at least one of which has finite values; all are divided by `unit`.
 
-    `inner` and `most` (float64[n, 2]) are each histogram's ends without a thousandth and a hundredth of its values.
-    `usual`, `lowest` and `reach` (float64[m]), of those that are not all zero: the magnitudes that half and a hundredth
-    of the non-zero values do not exceed, and the larger magnitude of `inner`.
+    `inner` and `most` (float64[n, 2]) are each histogram's ends without a thousandth and a hundredth of its values. For
+    histograms that are not all zero, `usual` and `lowest` (float64[m]) are the magnitudes that half and a hundredth of the
+    non-zero values do not exceed, and `reach` is the larger magnitude of `inner`.
     """
 
     def __init__(self, histograms: Sequence[Histogram]) -> None:
@@ -240,11 +229,11 @@ class _Sizes:
         self.reach = np.abs(self.inner[seen]).max(axis=1)
 
     def threshold(self, scale: str, *, wide: bool) -> float | None:
-        """Return up to where the axis is linear; None if all of it is."""
+        """Return the value up to which the axis is linear; None if all of it is."""
         check_scale(scale)
         if scale == "linear" or (scale == "auto" and not wide) or not self.usual.size:
             return None
-        # A file gives zeros a little room.
+        # A file gives zeros some room.
         room = 1e-6 * self.largest
         one_sided = (self.most[:, 0] >= -room).all() or (self.most[:, 1] <= room).all()
         if scale == "auto" and not one_sided:
@@ -252,18 +241,16 @@ class _Sizes:
             return 10.0 ** math.ceil(math.log10(least))
         least = max(float(self.lowest.min()), self.largest * 10.0**-_MOST_DECADES)
         smallest = max(self.low, -self.high)
-        if (
-            smallest > least / 100
-        ):  # not far, and nothing is at zero or beyond: logarithmic all over
+        if smallest > least / 100:  # near, and all values have one sign: logarithmic throughout
             least = smallest / 2
         return 10.0 ** math.floor(math.log10(least) + 1e-9)
 
 
 def magnitudes(histogram: Histogram, shares: Sequence[float], unit: float = 1.0) -> Floats:
-    """Return the sizes that given shares of the values that are not zero reach, float64[k]; 0 if all are zero."""
+    """Return the magnitudes that the given shares of the non-zero values do not exceed, float64[k]; 0 if all are zero."""
     edges, held = pieces(histogram, unit)
     sizes = np.abs(edges[:-1] / 2 + edges[1:] / 2)
-    # A file gives zeros a little room, too.
+    # A file gives zeros some room.
     zeros = (edges[:-1] <= 0) & (edges[1:] >= 0) & (sizes <= 1e-6 * sizes.max())
     order = np.argsort(sizes)
     reached = np.cumsum(np.where(zeros, 0.0, held)[order])
@@ -274,14 +261,14 @@ def magnitudes(histogram: Histogram, shares: Sequence[float], unit: float = 1.0)
 
 
 def check_scale(scale: str) -> None:
-    """Raise ArgumentError if there is no such scale."""
+    """Raise ArgumentError for an unknown scale."""
     if scale not in SCALES:
         msg = f"scale={scale!r} is unknown. Accepted: {', '.join(SCALES)}."
         raise ArgumentError(msg)
 
 
 def _with_room(low: float, high: float, threshold: float | None, unit: float) -> ValueAxis:
-    """Leave a little room at both ends, and enough around a constant."""
+    """Add some room at both ends, and enough around a constant."""
     largest = max(-low, high)
     if high - low <= _SAME * largest or high - low < _LEAST:
         room = max(largest / 2 or 1.0, _LEAST)

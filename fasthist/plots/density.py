@@ -1,4 +1,4 @@
-"""How the values of histograms lie along an axis: outlines and atoms, cells of a heat map."""
+"""Densities along an axis: outlines with atoms, and the cells of a heat map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fasthist.hist import Histogram
 from fasthist.plots.axis import Floats, ValueAxis, pieces
 
 SEEN = 0.01
-"""Share from which on an atom is drawn as more than a line."""
+"""Smallest share of an atom that is drawn as more than a line."""
 
 _MOST_CELLS, _FEWEST_CELLS = 60, 8
 _WIDE = 1 / 250
@@ -25,32 +25,31 @@ _LATTICE = 0.9
 
 @dataclass(frozen=True)
 class Density:
-    """How the values of a histogram lie along an axis: the areas under `heights`, `shares` and `outside` sum to 1."""
+    """The density of a histogram along an axis: the areas under `heights`, `shares` and `outside` sum to 1."""
 
     edges: Floats  # float64[k + 1]; empty if there are only atoms
     heights: Floats  # float64[k]: share of the values per unit of ``axis.forward``
-    atoms: Floats  # float64[m]: values whose density would be endless
-    shares: Floats  # float64[m]: what share of all each atom is
+    atoms: Floats  # float64[m]: values whose density would be infinite
+    shares: Floats  # float64[m]: each atom's share of the values
     outside: float  # share of the values beyond the axis
 
     @property
     def peak(self) -> float:
-        """The largest height; 0 if there is none."""
+        """The largest height; 0 if there are only atoms."""
         return float(self.heights.max(initial=0.0))
 
 
 def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
-    """Compute what is drawn of a histogram that has finite values.
+    """Compute the density of a histogram that has finite values.
 
-    Values are taken to be spread evenly inside a row, as everywhere in fasthist. Where all rows are wide enough to
-    be seen (1/250 of the axis) they are drawn as they are. Else the part of the axis from the smallest to the largest
-    value is cut into equal cells, ``2 * num ** (1/3)`` of them (Rice's rule), 8 to 60, as finely as an outline tells,
-    and the area over a cell is exactly the share of what lies in it.
+    Values are spread evenly inside a row, as everywhere in fasthist. Rows that are all wide enough to be seen (1/250 of
+    the axis) are drawn as they are. Otherwise the axis from the smallest to the largest value is cut into equal cells,
+    ``2 * num ** (1/3)`` of them (Rice's rule), 8 to 60, and the area over a cell is exactly the share of values in it.
 
-    A row is an *atom* if it is narrower than 1/1000 of the axis, holds more than one element and 1 % of all, and more
-    than five times what an average one of the seven cells around it holds: exact zeros behind a ReLU, a saturated end,
-    a constant. Atoms are taken out of the density, which they would leave too low to be seen, and kept with their
-    shares. Where most values lie in such rows, as in quantised data, the rows of less than 1 % are atoms as well.
+    A row is an *atom* if it is narrower than 1/1000 of the axis, holds more than one element and 1 % of all, and more than
+    five times the average of the seven cells around it: zeros of a ReLU, a saturated end, a constant. Atoms would make the
+    density too low to be seen, so they are taken out of it and kept with their shares. If most values lie in such rows, as
+    in quantised data, rows of less than 1 % are atoms too.
     """
     edges, shares = pieces(histogram, axis.unit)
     places = axis.forward(edges)
@@ -67,7 +66,7 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
     narrow = widths <= _NARROW * axis.length
     is_atom = narrow & (shares * histogram.num > 1.5) & (shares > _TOWERS / _AROUND * beside)
     if shares[is_atom & (shares >= SEEN)].sum() < 0.5:
-        is_atom &= shares >= SEEN  # or single values of a tail would be atoms too
+        is_atom &= shares >= SEEN  # or single values in a tail would be atoms
     is_atom |= filled & (widths <= 0)
     at = np.where((edges[:-1] <= 0) & (edges[1:] >= 0), 0.0, edges[:-1] / 2 + edges[1:] / 2)
     seen = is_atom & (at >= axis.low) & (at <= axis.high)
@@ -91,14 +90,14 @@ def density_of(histogram: Histogram, axis: ValueAxis) -> Density:
 
 
 def heat_of(histograms: Sequence[Histogram], axis: ValueAxis) -> tuple[Floats, Floats]:
-    """Compute the colours of a heat map: edges float64[k + 1] and densities float64[k, len(histograms)].
+    """Compute a heat map: edges float64[k + 1] and densities float64[k, len(histograms)].
 
-    Edges are equally far apart on the axis; k is three times that of Rice's rule, 24 to 180. A density is a cell's
-    share over the difference of its edges, NaN where it is 0. Where a logarithmic axis has both signs it is by value,
-    so that one hump stays one; else it is by decade.
+    Edges are equally far apart on the axis; k is three times that of Rice's rule, 24 to 180. A density is a cell's share
+    divided by its width, NaN for 0: by value if a logarithmic axis has both signs, so that one hump stays one; else by
+    decade.
     """
     known = {column: pieces(h, axis.unit) for column, h in enumerate(histograms) if h.num}
-    # Odd, so that a constant lies in the middle of a cell.
+    # An odd number, so that a constant lies in the middle of a cell.
     count = int(np.clip(6 * max(h.num for h in histograms) ** (1 / 3), 24, 180)) | 1
     edges = _cells(list(known.values()), axis, count, (axis.low, axis.high))
     widths = np.diff(axis.forward(edges) if axis.one_sided else edges)
@@ -114,8 +113,8 @@ def _cells(
 ) -> Floats:
     """Cut a part of the axis into at most `most` cells that are drawn equally wide.
 
-    Where all values lie on a lattice, as integers do, each cell holds equally many of its places: else the picture
-    would be a comb.
+    If the values lie on a lattice, as integers do, each cell holds equally many of its points: else the picture would be a
+    comb.
     """
     plain = axis.cells(most, *ends)
     shares = np.concatenate([shares for _, shares in outlines])
@@ -125,7 +124,7 @@ def _cells(
         return plain
     spacing = float(np.median(np.diff(places)))
     off = (rows - places[0]) / spacing
-    off = np.abs(off - off.round()).min(axis=1)  # one of its edges is on it
+    off = np.abs(off - off.round()).min(axis=1)  # of the nearer edge
     on_it = (off <= 1e-3) & (np.diff(rows)[:, 0] <= spacing / 2)
     if shares[on_it].sum() < _LATTICE * shares.sum():
         return plain
@@ -137,7 +136,7 @@ def _cells(
 
 
 def colour_range(density: Floats) -> tuple[float, float]:
-    """Return the ends of a logarithmic colour scale: of filled cells, all but the palest 2 % and brightest 0.5 %."""
+    """Return the ends of a logarithmic colour scale: all filled cells but the palest 2 % and brightest 0.5 %."""
     known = density[np.isfinite(density)]
     if not known.size:
         return 0.1, 1.0
@@ -148,11 +147,11 @@ def colour_range(density: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Heights:
-    """How outlines share an axis of heights."""
+    """The scale of heights that outlines share."""
 
     top: float  # the largest height drawn
     whole: float  # height of an atom of all values
-    own: bool  # each outline is a share of its own peak, since one is over four times as high as another
+    own: bool  # each outline is scaled by its own peak, since one is over four times as high as another
     label: str
 
     def scaled(self, density: Density) -> Floats:
@@ -161,7 +160,7 @@ class Heights:
 
 
 def heights_of(densities: Sequence[Density], axis: ValueAxis) -> Heights:
-    """Choose how outlines share an axis; where there are only atoms, the height is their share."""
+    """Choose the scale for outlines; if there are only atoms, heights are their shares."""
     peaks = [density.peak for density in densities if density.peak]
     if not peaks:
         top = max(float(density.shares.max(initial=0.0)) for density in densities)
@@ -178,5 +177,5 @@ def _up_to(edges: Floats, shares: Floats, values: Floats) -> Floats:
 
 
 def _between(edges: Floats, shares: Floats, borders: Floats) -> Floats:
-    """Return the share between each two borders."""
+    """Return the shares between neighbouring borders."""
     return np.diff(_up_to(edges, shares, borders))

@@ -1,4 +1,4 @@
-"""Each kind of picture, drawn into matplotlib's axes; nothing here asks where these axes come from."""
+"""Draw each kind of picture into given matplotlib axes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(module: str) -> Any:
 
 
 def theme_of(ax: Any) -> Theme:
-    """Return the theme that suits the ground of axes."""
+    """Return the theme that suits the background of axes."""
     red, green, blue, alpha = load("matplotlib.colors").to_rgba(ax.get_facecolor())
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     return DARK if alpha > 0.5 and light < 0.5 else LIGHT
@@ -35,10 +35,10 @@ def theme_of(ax: Any) -> Theme:
 def draw_outlines(
     histograms: Mapping[str, Histogram], ax: Any, runs: Sequence[str] = ("",), scale: str = "auto"
 ) -> None:
-    """Draw the densities of histograms over each other, each in the colour of its place among `runs`.
+    """Draw the densities of histograms in one picture, each in the colour of its place among `runs`.
 
-    Atoms are lines with a point on top, as high as their share of the whole height, and labelled with it. What the axes
-    already show stays in sight.
+    Atoms are lines with a point on top, as high as their share of the whole height, and labelled with it. Everything that
+    the axes already show stays visible.
     """
     beside = getattr(ax, "_fasthist_axis", None) if ax.has_data() else None
     picture = pictures.overlay_of(histograms, scale, beside)
@@ -77,10 +77,10 @@ def draw_outlines(
 
 
 def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
-    """Draw one outline for each of at most 21 steps, evenly chosen, one before the other, the newest in front.
+    """Draw one outline for each of at most 21 evenly chosen steps, the newest in front.
 
-    Each outline is as high as its own peak allows: within it areas are shares, between two of them only the widths
-    compare. An atom is a line, as high as its share of the distance between two steps.
+    Each outline is scaled by its own peak: areas compare within an outline, only widths between two. An atom is a line, as
+    high as its share of the distance between two steps.
     """
     picture = pictures.ridge_of(series, scale)
     if picture is None:
@@ -108,7 +108,7 @@ def draw_ridge(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
 
 
 def draw_heatmap(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
-    """Draw the density over at most 600 steps, evenly chosen, as logarithmic colour; crosses mark NaN or infinities."""
+    """Draw the density over at most 600 evenly chosen steps as logarithmic colour; crosses mark NaN or infinities."""
     picture = pictures.heat_of(series, _MOST_COLUMNS, scale)
     if picture is None:
         draw_nothing(ax)
@@ -135,23 +135,15 @@ def draw_percentiles(series: SeriesLike, ax: Any, scale: str = "auto") -> None:
     if picture is None:
         draw_nothing(ax)
         return
-    theme, at, values = theme_of(ax), picture.at, picture.values
-    for band in range(4):
-        ax.fill_between(
-            at, values[:, band], values[:, -1 - band], color=theme.band, alpha=0.2, linewidth=0
-        )
-    ax.plot(at, values[:, 4], color=theme.band, linewidth=1.6)
-    for column in (0, -1):
-        ax.plot(at, values[:, column], color=theme.band, linewidth=0.5, alpha=0.6)
+    theme, at, values = theme_of(ax), picture.at, picture.values.T
+    for low, high in zip(values[:4], values[:4:-1], strict=True):
+        ax.fill_between(at, low, high, color=theme.band, alpha=0.2, linewidth=0)
+    ax.plot(at, values[4], color=theme.band, linewidth=1.6)
+    for end in values[[0, -1]]:
+        ax.plot(at, end, color=theme.band, linewidth=0.5, alpha=0.6)
+    beside = {"xycoords": "axes fraction", "va": "center", "fontsize": 7, "color": theme.faint}
     for place, text in picture.labels:
-        ax.annotate(
-            text,
-            (1.01, place),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=7,
-            color=theme.faint,
-        )
+        ax.annotate(text, (1.01, place), **beside)
     _set_columns(ax, picture, theme)
 
 
@@ -177,7 +169,7 @@ def _map(name: str, ends: tuple[float, float]) -> Any:
 
 
 def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
-    """Set the axes of a picture over steps, and mark the steps that have NaN or infinities."""
+    """Set the axes of a picture over steps, and mark the steps with NaN or infinities."""
     ax.xaxis.set_major_locator(load("matplotlib.ticker").MaxNLocator(5, integer=True))
     if picture.steps.size == 1:
         ax.set_xticks([int(picture.steps[0])])
@@ -192,7 +184,7 @@ def _set_columns(ax: Any, picture: pictures.Columns, theme: Theme) -> None:
 
 
 def _set_values(axis: Any, shown: ValueAxis, note: str = "") -> None:
-    """Set the ends, the scale, the ticks and the label of matplotlib's axis."""
+    """Set the limits, scale, ticks and label of a matplotlib axis."""
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if shown.threshold is None:
         set_scale("linear")

@@ -1,4 +1,4 @@
-"""Figures: a picture in axes of the caller's or of pyplot's, and grids of small ones."""
+"""Figures: one picture in the caller's axes or pyplot's, and grids of small pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def plot_histogram(
 ) -> Any:
     """Draw the density of a histogram: see `Histogram.plot`."""
     check_scale(scale)
-    return _one(lambda axes: drawing.draw_outlines({"": histogram}, axes, scale=scale), ax, dark)
+    draw_in = partial(drawing.draw_outlines, {"": histogram}, scale=scale)
+    return _draw_alone(draw_in, ax, dark)
 
 
 def plot_series(
@@ -40,7 +41,7 @@ def plot_series(
     """Draw the histograms of one tag over steps: see `Series.plot`."""
     check_kind(kind, tuple(_DRAW))
     check_scale(scale)
-    return _one(lambda axes: _DRAW[kind](series, axes, scale), ax, dark)
+    return _draw_alone(partial(_DRAW[kind], series, scale=scale), ax, dark)
 
 
 def plot_runs(
@@ -53,7 +54,7 @@ def plot_runs(
     scale: str = "auto",
     max_panels: int = MAX_PANELS,
 ) -> Any:
-    """Draw every tag of runs in a new figure of pyplot's: see `History.plot`."""
+    """Draw every tag of runs in a new pyplot figure: see `History.plot`."""
     layout = lay_out(runs, kind, tag, step, scale=scale, max_panels=max_panels)
     figure = draw(layout, theme(dark), load("matplotlib.pyplot").figure)
     figure._ipython_display_ = partial(_show_once, figure)
@@ -61,7 +62,7 @@ def plot_runs(
 
 
 def draw(layout: Layout, colours: Theme, new_figure: Any = None) -> Any:
-    """Draw a layout; `new_figure` is pyplot's for a figure that is shown. The default opens no window."""
+    """Draw a layout; pass pyplot's `figure` as `new_figure` to show it. By default no window opens."""
     count, columns = len(layout.panels), layout.columns
     rows = -(-count // columns)
     width, height = (6.4, 4.2) if count == 1 else (3.5 * columns, 2.8 * rows)
@@ -80,24 +81,22 @@ def draw(layout: Layout, colours: Theme, new_figure: Any = None) -> Any:
         if place + columns < count and ax.get_xlabel() in ("value", "step"):
             ax.set_xlabel("")
     if layout.heading:
-        most = int(72 * width / (0.62 * 9))
-        figure.suptitle(
-            shortened(layout.heading, most), x=0.01, ha="left", fontsize=9, color=colours.faint
-        )
+        heading = shortened(layout.heading, int(72 * width / (0.62 * 9)))
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=colours.faint)
     elif layout.kind == "overlay":
         _legend(figure, layout.runs, colours)
     return figure
 
 
 def save(figure: Any, target: str | IO[bytes], format: str) -> None:
-    """Write a figure as "png" or "svg": the same bytes whenever the same is drawn."""
+    """Write a figure as "png" or "svg"; equal figures give equal bytes."""
     metadata = {"Software": None} if format == "png" else {"Date": None, "Creator": None}
     with load("matplotlib").rc_context({"svg.hashsalt": "fasthist"}):
         figure.savefig(target, format=format, dpi=_DPI, metadata=metadata)
 
 
-def _one(draw_in: Any, ax: Any, dark: bool) -> Any:
-    """Draw into the caller's axes or pyplot's; only a dark figure, which is our own, gets our colours all over."""
+def _draw_alone(draw_in: Any, ax: Any, dark: bool) -> Any:
+    """Draw into the caller's axes or pyplot's; only a dark figure of our own gets all of the theme's colours."""
     pyplot = load("matplotlib.pyplot") if ax is None else None
     if pyplot and (dark or not pyplot.get_fignums()):
         ground = {"facecolor": theme(dark).ground} if dark else {}
@@ -111,10 +110,10 @@ def _one(draw_in: Any, ax: Any, dark: bool) -> Any:
 
 
 def _show_once(figure: Any) -> None:
-    """Show a figure that is the value of a notebook's cell, and close it: the cell's end shows all open ones again."""
+    """Show a figure that a notebook cell returns, and close it: the end of the cell shows all open figures again."""
     pyplot = load("matplotlib.pyplot")
     if "inline" not in pyplot.get_backend():
-        raise NotImplementedError  # IPython then shows it as any other
+        raise NotImplementedError  # IPython then shows it like any other
     del figure._ipython_display_
     pyplot.close(figure)
     load("IPython.display").display(figure)
@@ -128,7 +127,7 @@ def _draw_panel(layout: Layout, panel: Panel, ax: Any) -> None:
 
 
 def _set_titles(ax: Any, panel: Panel, colours: Theme, width: float, *, small: bool) -> None:
-    """Put the tag to the left, and the note to the right or, where there is no room, above; `width` is in inches."""
+    """Put the tag on the left, and the note on the right, or above if there is no room; `width` is in inches."""
     size = 8 if small else 10
     room = int((72 * width - 50) / (0.66 * size))
     title, note = shortened(panel.title, room), shortened(panel.note, room)
@@ -151,12 +150,9 @@ def _dress(ax: Any, colours: Theme, *, small: bool) -> None:
 
 
 def _legend(figure: Any, runs: list[str], colours: Theme) -> None:
-    lines = load("matplotlib.lines")
-    shown = [
-        lines.Line2D([], [], color=colours.runs[i % len(colours.runs)], linewidth=3)
-        for i in range(len(runs))
-    ]
+    line, count = load("matplotlib.lines").Line2D, len(colours.runs)
+    lines = [line([], [], color=colours.runs[i % count], linewidth=3) for i in range(len(runs))]
     figure.legend(
-        shown, [shortened(run, 50) for run in runs], loc="outside upper center", ncols=min(len(runs), 4), frameon=False,
+        lines, [shortened(run, 50) for run in runs], loc="outside upper center", ncols=min(len(runs), 4), frameon=False,
         labelcolor=colours.ink, fontsize=9,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a notebook shows: tables of numbers, and outlines as SVG made here, without matplotlib."""
+"""HTML for notebooks: tables of numbers, and outlines as SVG, without matplotlib."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_ROWS = 100
 _NUMBERS = ("min", "max", "mean", "std", "l2_norm")
 _COUNTS = ("num", "zero_count", "nan_count", "posinf_count", "neginf_count")
 
-# Text takes the notebook's colour. Classes, since a page may hold many.
+# Text takes the notebook's colour. Classes, not ids, since a page may hold many.
 _STYLE = f"""<style>
 .fasthist {{ display: flex; flex-wrap: wrap; gap: 1.5em; align-items: center }}
 .fasthist table {{ margin: 0; font-variant-numeric: tabular-nums }}
@@ -39,21 +39,21 @@ _STYLE = f"""<style>
 
 
 class _Markup(str):
-    """What is HTML already; all other text is escaped."""
+    """HTML; all other text is escaped."""
 
     __slots__ = ()
 
 
 class _Number(str):
-    """A number as text, which stands to the right."""
+    """A number as text, aligned right."""
 
     __slots__ = ()
 
 
 def to_html(histogram: Histogram) -> str:
-    """Show a histogram as a table of its numbers and a picture, some 4 kB, for light and dark ground.
+    """Show a histogram as a table of its known numbers and a picture, some 4 kB, for light and dark themes.
 
-    Unknown numbers are left out, and so are special counts of 0.
+    Special counts of 0 are left out.
     """
     counts = {name: getattr(histogram, name) for name in _COUNTS}
     shown = {"num": f"{counts.pop('num'):,}"}
@@ -68,7 +68,7 @@ def to_html(histogram: Histogram) -> str:
 
 
 def history_to_html(run: str, history: Mapping[str, Any]) -> str:
-    """Show a run: for each of at most 100 tags its steps, and the numbers and the outline of the last one."""
+    """Show a run: for at most 100 tags, the steps, and the numbers and outline of the last step."""
     rows = []
     for tag, series in list(history.items())[:_MOST_ROWS]:
         steps = series.steps
@@ -94,24 +94,23 @@ def histograms_to_html(histograms: Mapping[str, Histogram]) -> str:
 
 
 def findings_to_html(findings: Sequence[Any]) -> str:
-    """Show the findings of a run, at most 100: where, since when, how much, and what people do about it."""
+    """Show the findings of a run, at most 100."""
     rows = [
-        (one.severity, one.rule, one.tag, _reach(one.first_step, one.last_step), one.message, one.remedy)
-        for one in findings[:_MOST_ROWS]
-    ]  # fmt: skip
+        (f.severity, f.rule, f.tag, _reach(f.first_step, f.last_step), f.message, f.remedy)
+        for f in findings[:_MOST_ROWS]
+    ]
     heads = ("severity", "rule", "tag", "steps", "finding", "what people do")
     return _table(heads, rows, len(findings), _counted(len(findings), "finding"))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int, caption: str) -> str:
-    """Build a table; `count` is the number of rows with those that are left out."""
+    """Build a table; `count` includes the rows that are left out."""
     head = "".join(_cell(name, "th") for name in heads)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     more = f"<p>and {count - _MOST_ROWS:,} more</p>" if count > _MOST_ROWS else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if count else ""
-    return (
-        f'{_STYLE}<div class="fasthist"><div><p>{html.escape(caption)}</p>{table}{more}</div></div>'
-    )
+    text = f"<p>{html.escape(caption)}</p>"
+    return f'{_STYLE}<div class="fasthist"><div>{text}{table}{more}</div></div>'
 
 
 def _cell(text: str, kind: str = "td") -> str:
@@ -126,7 +125,7 @@ def _number(value: float | None = None) -> _Number:
 
 
 def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_HEIGHT) -> _Markup:
-    """Draw an outline; a large one with its ends as text."""
+    """Draw an outline; a large one with labelled ends."""
     picture = overlay_of({"": histogram})
     if picture is None:
         return _Markup()
@@ -138,30 +137,24 @@ def _svg(histogram: Histogram, width: int = _SMALL_WIDTH, height: int = _SMALL_H
 
     parts = []
     if outline.peak:
-        corners = stepped(
-            across(outline.edges), height * (1 - outline.heights / outline.peak), height
-        )
+        tops = height * (1 - outline.heights / outline.peak)
+        corners = stepped(across(outline.edges), tops, height)
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
         parts.append(f'<path d="M{line}Z"/>')
     for x, share in zip(across(outline.atoms), outline.shares, strict=True):
         if share >= SEEN:
-            top = height * (1 - share)
-            parts.append(
-                f'<line class="atom" x1="{x:.1f}" x2="{x:.1f}" y1="{height}" y2="{top:.1f}"/>'
-            )
+            ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{height}" y2="{height * (1 - share):.1f}"'
+            parts.append(f'<line class="atom" {ends}/>')
     parts.append(f'<line class="base" x2="{width}" y1="{height}" y2="{height}"/>')
     below = 0
     if height == _HEIGHT:
         below = 20
         for x, anchor, value in ((0, "start", axis.low), (width, "end", axis.high)):
-            end = min(max(value * axis.unit, -float_info.max), float_info.max)
-            parts.append(
-                f'<text x="{x}" y="{height + 14}" text-anchor="{anchor}">{label(end, 3)}</text>'
-            )
+            end = label(min(max(value * axis.unit, -float_info.max), float_info.max), 3)
+            parts.append(f'<text x="{x}" y="{height + 14}" text-anchor="{anchor}">{end}</text>')
     size = f'width="{width}" height="{height + below}" viewBox="0 -4 {width} {height + below + 4}"'
-    return _Markup(
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(parts)}</svg>'
-    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    return _Markup(f"{head}{''.join(parts)}</svg>")
 
 
 def _reach(first: int, last: int) -> str:

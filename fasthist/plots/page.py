@@ -1,4 +1,4 @@
-"""A page of its own, for a browser: the same pictures by plotly, to zoom into and to ask for numbers."""
+"""A page for a browser: the same pictures drawn by plotly, with zoom and numbers on hover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHADES = 64
 
 Traces = list[dict[str, Any]]
 
-# Each picture is a figure of its own, so that a narrow window has fewer of them beside each other.
+# Each picture is a figure of its own, so that a narrow window can have fewer of them in a row.
 _STYLE = """
 body {{ margin: 1.5em; background: {ground}; color: {ink}; font: 12px sans-serif }}
 h1 {{ font-size: 14px; font-weight: normal; color: {faint}; overflow-wrap: anywhere }}
@@ -47,7 +47,7 @@ for (const button of document.querySelectorAll("nav button"))
 
 
 def page(layout: Layout, colours: Theme) -> str:
-    """Draw a layout as HTML that needs nothing else, some 5 MB of which are plotly's program."""
+    """Draw a layout as self-contained HTML, some 5 MB of which are plotly's code."""
     to_html = load("plotly.io").to_html
     parts = []
     for place, panel in enumerate(layout.panels):
@@ -81,14 +81,9 @@ def figure_of(panel: Panel, layout: Layout, colours: Theme) -> Any:
         template="none", font={"color": colours.ink, "size": 11}, margin={"t": 24, "l": 60, "r": 40, "b": 60},
         hoverlabel={"bgcolor": colours.ground, "font": {"color": colours.ink}}, showlegend=False,
     )  # fmt: skip
-    lines = {
-        "gridcolor": colours.grid,
-        "zeroline": False,
-        "linecolor": colours.faint,
-        "showline": True,
-    }
-    figure.update_xaxes(title_standoff=6, **lines)
-    figure.update_yaxes(title_standoff=6, **lines)
+    lines = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.faint}
+    figure.update_xaxes(title_standoff=6, showline=True, **lines)
+    figure.update_yaxes(title_standoff=6, showline=True, **lines)
     if isinstance(panel.content, dict):
         drawn = _draw_overlay(panel.content, figure, layout, colours)
     else:
@@ -152,14 +147,14 @@ def _draw_heatmap(series: SeriesLike, figure: Any, layout: Layout, colours: Them
     picture = pictures.heat_of(series, _most_columns(layout), layout.scale)
     if picture is None:
         return False
-    edges, found = picture.edges, picture.density
-    middles = np.broadcast_to((edges[:-1] / 2 + edges[1:] / 2)[:, None], found.shape)
-    at = np.broadcast_to(picture.steps.astype(np.float64), found.shape)
+    edges, cells = picture.edges, picture.density
+    middles = np.broadcast_to((edges[:-1] / 2 + edges[1:] / 2)[:, None], cells.shape)
+    at = np.broadcast_to(picture.steps.astype(np.float64), cells.shape)
     ticks, texts = zip(*picture.ticks, strict=True)
     figure.add_heatmap(
-        x=picture.borders, y=picture.axis.forward(edges), z=np.log10(found).astype(np.float32),
+        x=picture.borders, y=picture.axis.forward(edges), z=np.log10(cells).astype(np.float32),
         zmin=math.log10(picture.low), zmax=math.log10(picture.high), hoverongaps=False,
-        customdata=np.stack((at, middles, found), axis=2), hovertemplate="step %{customdata[0]:.0f}<br>"
+        customdata=np.stack((at, middles, cells), axis=2), hovertemplate="step %{customdata[0]:.0f}<br>"
         "value %{customdata[1]:.4~g}<br>" + picture.unit + " %{customdata[2]:.4~g}<extra></extra>",
         colorscale=_shades(colours.heat, colours.heat_ends, _SHADES), colorbar={
             "thickness": 9, "outlinewidth": 0, "tickvals": np.log10(ticks), "ticktext": texts,
@@ -177,7 +172,7 @@ def _draw_percentiles(series: SeriesLike, figure: Any, layout: Layout, colours: 
     at, values = picture.at, picture.values
     places = picture.axis.forward(values)
     for band in range(4):
-        # There and back again, part after part.
+        # A ring for each part: along one percentile and back along the other.
         around = [(at[part], places[part, band]) for part in picture.parts]
         back = [(at[part][::-1], places[part, -1 - band][::-1]) for part in picture.parts]
         gap = np.full((2, 1), np.nan)
@@ -211,17 +206,17 @@ def _most_columns(layout: Layout) -> int:
 
 
 def _outline(corners: Floats, drawn: density.Density, axis: ValueAxis, what: str) -> dict[str, Any]:
-    """Return the trace of an outline in steps."""
-    told = np.concatenate(([0], np.repeat(drawn.heights, 2), [0]))
+    """Return the trace of a stepped outline."""
+    heights = np.concatenate(([0], np.repeat(drawn.heights, 2), [0]))
     return {
         "type": "scatter", "x": axis.forward(corners[:, 0]), "y": corners[:, 1], "mode": "lines", "fill": "toself", "hoveron": "points",
-        "customdata": np.column_stack((corners[:, 0], told)),
+        "customdata": np.column_stack((corners[:, 0], heights)),
         "hovertemplate": what + " %{customdata[1]:.4~g}<br>value %{customdata[0]:.4~g}", "name": "",
     }  # fmt: skip
 
 
 def _atoms(atoms: Floats, axis: ValueAxis, foot: float, colour: str, name: str) -> Traces:
-    """Return the trace of all atoms, of which value, top and share are given: lines with a point on top."""
+    """Return a trace of atoms, float64[m, 3] of value, top and share: lines with a point on top."""
     if not len(atoms):
         return []
     at, tops, shares = atoms.T
@@ -240,25 +235,20 @@ def _atoms(atoms: Floats, axis: ValueAxis, foot: float, colour: str, name: str) 
 
 
 def _show_values(along: Any, axis: ValueAxis, note: str = "") -> None:
-    along.update(
-        range=axis.forward([axis.low, axis.high]).tolist(),
-        title="<br>".join(pictures.lines_of(axis.title, note)),
-    )
+    title = "<br>".join(pictures.lines_of(axis.title, note))
+    along.update(range=axis.forward([axis.low, axis.high]).tolist(), title=title)
     if axis.threshold is not None:
         ticks = axis.ticks()
-        along.update(
-            tickvals=axis.forward(ticks).tolist(), ticktext=[label(tick) for tick in ticks]
-        )
+        along.update(tickvals=axis.forward(ticks).tolist(), ticktext=list(map(label, ticks)))
     else:
         along.update(nticks=6, exponentformat="e", minexponent=3)
 
 
 def _show_columns(picture: pictures.Columns, figure: Any, colours: Theme) -> None:
-    """Set the axes of a picture over steps, and mark the steps that have NaN or infinities."""
+    """Set the axes of a picture over steps, and mark the steps with NaN or infinities."""
     _show_values(figure.layout.yaxis, picture.axis)
-    figure.update_xaxes(
-        range=picture.ends, title="<br>".join(pictures.lines_of("step", picture.note)), nticks=6
-    )
+    title = "<br>".join(pictures.lines_of("step", picture.note))
+    figure.update_xaxes(range=picture.ends, title=title, nticks=6)
     if picture.steps.size == 1:
         figure.update_xaxes(tickvals=picture.steps.tolist())
     if picture.marked.size:
@@ -275,11 +265,10 @@ def _run_colour(place: int, colours: Theme) -> str:
 
 
 def _shades(name: str, ends: tuple[float, float], count: int) -> list[str]:
-    """Return colours of a part of a colour map."""
+    """Return `count` colours of a colour map between two ends."""
     scale = name.removesuffix("_r").capitalize() + "_r" * name.endswith("_r")
-    shades: list[str] = load("plotly.colors").sample_colorscale(
-        scale, np.linspace(*ends, count).tolist()
-    )
+    places = np.linspace(*ends, count).tolist()
+    shades: list[str] = load("plotly.colors").sample_colorscale(scale, places)
     return shades
 
 

@@ -1,4 +1,4 @@
-"""Which small pictures are drawn of runs: one for each tag and run, or for each tag one of all runs."""
+"""Choose the small pictures of runs: one for each tag and run, or one of all runs for each tag."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class Panel:
     """One small picture; its content is a dict, by run, for an overlay."""
 
     title: str  # the tag
-    note: str  # the run, where there are several; the step of an overlay
+    note: str  # the run, if there are several; the step of an overlay
     content: SeriesLike | dict[str, Histogram]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The small pictures in order, left to right and row by row."""
+    """The small pictures, left to right and row by row."""
 
     kind: str
     panels: list[Panel]
-    columns: int  # how many stand side by side
+    columns: int
     runs: list[str]  # names in an overlay, in the order of their colours
-    left_out: int  # how many more there would be
+    left_out: int  # number of pictures beyond the most
     scale: str
 
     @property
     def heading(self) -> str:
-        """What stands above all pictures: the only run; "" where each picture or a legend tells."""
+        """The text above all pictures: the only run; "" if each picture or a legend names its run."""
         return self.runs[0] if len(self.runs) == 1 else ""
 
 
@@ -70,7 +70,6 @@ def lay_out(
         panels = [panel for name in tags if (panel := _overlay(runs, name, step)) is not None]
         if not panels:
             raise _no_step(runs, tags, step)
-        columns = _columns(min(len(panels), max_panels))
     else:
         panels = [
             Panel(name, run if several else "", history[name])
@@ -78,22 +77,23 @@ def lay_out(
             for run, history in runs.items()
             if name in history
         ]
-        columns = _columns(min(len(panels), max_panels))
-        if several and len(runs) <= 4 and len(panels) == len(tags) * len(runs):
-            columns = len(runs) * min(len(tags), 4 // len(runs))  # all runs of a tag in one row
+    columns = _columns(min(len(panels), max_panels))
+    in_rows = kind != "overlay" and len(panels) == len(tags) * len(runs)
+    if several and len(runs) <= 4 and in_rows:
+        columns = len(runs) * min(len(tags), 4 // len(runs))  # all runs of a tag in one row
     left_out = max(0, len(panels) - max_panels)
     return Layout(kind, panels[:max_panels], columns, list(runs), left_out, scale)
 
 
 def check_kind(kind: str, accepted: tuple[str, ...]) -> None:
-    """Raise ArgumentError if there is no such kind."""
+    """Raise ArgumentError for an unknown kind."""
     if kind not in accepted:
-        msg = f"kind {kind!r} is no picture. Accepted: {', '.join(accepted)}."
+        msg = f"kind={kind!r} is unknown. Accepted: {', '.join(accepted)}."
         raise ArgumentError(msg)
 
 
 def shortened(text: str, most: int) -> str:
-    """Leave out the middle of what is too long for a title."""
+    """Cut the middle out of a text that is too long for a title."""
     if len(text) <= most:
         return text
     half = (most - 1) // 2

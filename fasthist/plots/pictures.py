@@ -1,7 +1,8 @@
-"""What each kind of picture shows, as numbers: matplotlib and plotly draw the same ones."""
+"""The contents of each kind of picture, as numbers, which matplotlib and plotly both draw."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,24 +22,22 @@ from fasthist.plots.axis import (
     quantiles_of,
     round_values,
     step_axis,
-)  # fmt: skip
+)
 
 SHARES = (0.0, 0.07, 0.16, 0.31, 0.5, 0.69, 0.84, 0.93, 1.0)
-"""The percentiles of TensorBoard's Distributions: of a normal, the mean and 0.5, 1 and 1.5 standard deviations."""
+"""The percentiles of TensorBoard's Distributions: for a normal, the mean and 0.5, 1 and 1.5 standard deviations."""
 
 _MOST_OUTLINES, _MOST_LABELS = 21, 6
 _MOST_CHARACTERS = 52
 _OVERLAP = 2.6
-_APART = (
-    0.85  # height of an atom of all values, in distances between two steps: it stays below the next
-)
+_APART = 0.85  # height of an atom of all values, in distances between steps: below the next one
 _LABEL_HEIGHT = 0.055  # share of the axes
 
 Steps = NDArray[np.int64]
 
 
 class SeriesLike(Protocol):
-    """What is drawn of a `fasthist.tag_series.Series`: the histograms of one tag, by step."""
+    """The part of `fasthist.tag_series.Series` that is drawn: the histograms of one tag, by step."""
 
     @property
     def steps(self) -> Steps:
@@ -46,25 +45,25 @@ class SeriesLike(Protocol):
 
     @property
     def num(self) -> NDArray[np.float64]:
-        """Finite values, float64[n]."""
+        """Numbers of finite values, float64[n]."""
 
     def __getitem__(self, index: int) -> Histogram: ...
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Outlines of several histograms over each other."""
+    """Outlines of several histograms in one picture."""
 
     axis: ValueAxis
     outlines: dict[str, density.Density]
     heights: density.Heights
-    note: str  # what the picture does not show; "" if it shows all
+    note: str  # tells what the picture leaves out; "" if nothing
 
 
 def overlay_of(
     histograms: Mapping[str, Histogram], scale: str = "auto", beside: ValueAxis | None = None
 ) -> Overlay | None:
-    """Compute what is drawn of histograms over each other; None if there are no finite values.
+    """Compute the overlay of histograms; None if there are no finite values.
 
     `beside` is the axis of outlines already drawn: heights compare only on the same scale.
     """
@@ -82,14 +81,14 @@ def overlay_of(
 
 @dataclass(frozen=True)
 class Ridge:
-    """One outline for each step, at equal distances, the newest in front."""
+    """One outline for each step, equally far apart, the newest in front."""
 
     steps: Steps
     axis: ValueAxis
     densities: list[density.Density]
     overlap: float  # height of an outline; outlines are 1 apart, and heights point to smaller rows
-    ticks: list[tuple[float, str]]  # rows that have a label
-    note: str  # what the picture does not show; "" if it shows all
+    ticks: list[tuple[float, str]]  # rows with a label
+    note: str  # tells what the picture leaves out; "" if nothing
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -97,21 +96,20 @@ class Ridge:
         return len(self.densities) - 0.6, -self.overlap - 0.3
 
     def corners(self, row: int) -> Floats:
-        """Return an outline's corners, as values and rows: float64[2 * k + 2, 2]; none without a density."""
+        """Return the corners of an outline, as values and rows: float64[2 * k + 2, 2]; empty without a density."""
         drawn = self.densities[row]
         return stepped(drawn.edges, row - drawn.heights / (drawn.peak or 1) * self.overlap, row)
 
     def atoms(self, row: int) -> Floats:
-        """Return value, top and share of the atoms that can be seen: float64[m, 3]."""
+        """Return value, top and share of the visible atoms: float64[m, 3]."""
         drawn = self.densities[row]
-        at, shares = (
-            column[drawn.shares >= density.SEEN] for column in (drawn.atoms, drawn.shares)
-        )
+        seen = drawn.shares >= density.SEEN
+        at, shares = drawn.atoms[seen], drawn.shares[seen]
         return np.column_stack((at, row - shares * _APART, shares))
 
 
 def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
-    """Choose at most 21 steps that have finite values, evenly, and compute what is drawn; None if there are none."""
+    """Choose at most 21 steps with finite values, evenly, and compute their outlines; None if there are none."""
     (known,) = np.nonzero(series.num > 0)
     chosen = known[spread_evenly(known.size, _MOST_OUTLINES)]
     if not chosen.size:
@@ -128,14 +126,14 @@ def ridge_of(series: SeriesLike, scale: str = "auto") -> Ridge | None:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the pictures over steps have in common."""
+    """The fields that pictures over steps share."""
 
     steps: Steps
     ends: tuple[float, float]  # of the axis of steps
     axis: ValueAxis
-    marked: Steps  # steps that have NaN or infinities
-    special_counts: NDArray[np.int64]  # how many
-    note: str  # what the crosses mean; "" if there are none
+    marked: Steps  # steps with NaN or infinities
+    special_counts: NDArray[np.int64]  # how many there are
+    note: str  # explains the crosses; "" if there are none
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,9 @@ class Heat(Columns):
     borders: Floats  # float64[n + 1], between steps
     edges: Floats  # float64[k + 1], between cells of values
     density: Floats  # float64[k, n], NaN where there is nothing
-    low: float  # where the logarithmic colours begin
+    low: float  # ends of the logarithmic colour scale
     high: float
-    ticks: list[tuple[float, str]]  # densities that have a label
+    ticks: list[tuple[float, str]]  # densities with a label
     unit: str  # of the colours
 
 
@@ -155,24 +153,19 @@ class Heat(Columns):
 class Bands(Columns):
     """Percentiles as bands around the median."""
 
-    at: Floats  # steps; one without a neighbour that has finite values is there twice, to be a little wide
-    values: Floats  # float64[k, 9], at `SHARES`; a row of NaN separates what is not connected
-    labels: list[tuple[float, str]]  # names at the right end, and how high on the axis, 0 to 1
+    at: Floats  # steps; one whose neighbours have no finite values is there twice, to have a width
+    values: Floats  # float64[k, 9], at `SHARES`; a row of NaN between unconnected parts
+    labels: list[tuple[float, str]]  # place on the axis, 0 to 1, and text, at the right end
 
     @property
     def parts(self) -> list[slice]:
-        """Places in `at` that are connected."""
+        """Connected parts of `at`."""
         breaks = np.nonzero(np.isnan(self.values[:, 0]))[0].tolist()
-        return [
-            slice(begin, end)
-            for begin, end in zip(
-                [0, *(i + 1 for i in breaks)], [*breaks, self.at.size], strict=True
-            )
-        ]
+        return [slice(a + 1, b) for a, b in itertools.pairwise([-1, *breaks, self.at.size])]
 
 
 def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
-    """Compute what a heat map of at most `most` steps shows; None if there are no finite values."""
+    """Compute a heat map of at most `most` steps; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
     if not any(h.num for h in histograms):
         return None
@@ -187,41 +180,36 @@ def heat_of(series: SeriesLike, most: int, scale: str = "auto") -> Heat | None:
 
 
 def bands_of(series: SeriesLike, most: int, scale: str = "auto") -> Bands | None:
-    """Compute what percentiles of at most `most` steps show; None if there are no finite values."""
+    """Compute the percentiles of at most `most` steps; None if there are no finite values."""
     steps, histograms = _evenly_chosen(series, most)
-    known = np.array([h.num > 0 for h in histograms], dtype=bool)
-    if not known.any():
+    (places,) = np.nonzero([h.num > 0 for h in histograms])
+    if not places.size:
         return None
     axis = step_axis(histograms, scale)
-    nothing = np.full(len(SHARES), np.nan)
     borders = step_edges(steps)
-    places = np.nonzero(known)[0]
     at: list[float] = []
     values: list[Floats] = []
     for part in np.split(places, np.nonzero(np.diff(places) > 1)[0] + 1):
         if at:
             at.append(at[-1])
-            values.append(nothing)
+            values.append(np.full(len(SHARES), np.nan))
         ends = [borders[part[0]], borders[part[0] + 1]]
         at += ends if part.size == 1 else steps[part].tolist()
-        values += [
-            quantiles_of(histograms[i], SHARES, axis.unit)
-            for i in np.resize(part, max(part.size, 2))
-        ]
+        shown = [histograms[i] for i in np.resize(part, max(part.size, 2))]
+        values += [quantiles_of(histogram, SHARES, axis.unit) for histogram in shown]
     bands = np.array(values)
     last = (axis.forward(bands[-1]) - axis.forward(axis.low)) / axis.length
     labels: list[tuple[float, str]] = []
-    for column in (4, 0, 8, 2, 6, 1, 7, 3, 5):  # those that have room
+    for column in (4, 0, 8, 2, 6, 1, 7, 3, 5):  # as many as have room
         place = float(last[column])
         if all(abs(place - other) > _LABEL_HEIGHT for other, _ in labels):
             labels.append((place, f"{SHARES[column]:.0%}"))
-    return Bands(
-        **_in_common(steps, histograms, axis), at=np.array(at), values=bands, labels=labels
-    )
+    common = _in_common(steps, histograms, axis)
+    return Bands(**common, at=np.array(at), values=bands, labels=labels)
 
 
 def step_edges(steps: Steps) -> Floats:
-    """Return borders between steps, half way; the outer ones as far away as the next: float64[n + 1]."""
+    """Return the borders midway between steps, and one beyond each end: float64[n + 1]."""
     at = steps.astype(np.float64)
     if at.size == 1:
         return np.array([at[0] - 0.5, at[0] + 0.5])
@@ -230,25 +218,22 @@ def step_edges(steps: Steps) -> Floats:
 
 
 def spread_evenly(count: int, most: int) -> NDArray[np.int64]:
-    """Choose `most` of so many places, or all: the first, the last, and between them evenly."""
+    """Choose at most `most` of `count` indices: the first, the last, and evenly between them."""
     if not count:
         return np.empty(0, dtype=np.int64)
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def stepped(edges: Floats, heights: Floats, base: float) -> Floats:
-    """Return the corners of an outline in steps, from its base and back to it: float64[2 * k + 2, 2]."""
-    return (
-        np.column_stack(
-            (np.repeat(edges, 2), np.concatenate(([base], np.repeat(heights, 2), [base])))
-        )
-        if heights.size
-        else np.empty((0, 2))
-    )
+    """Return the corners of a stepped outline, from its base and back: float64[2 * k + 2, 2], or none."""
+    if not heights.size:
+        return np.empty((0, 2))
+    tops = np.concatenate(([base], np.repeat(heights, 2), [base]))
+    return np.column_stack((np.repeat(edges, 2), tops))
 
 
 def lines_of(title: str, note: str) -> list[str]:
-    """Return what stands under an axis, in lines that the neighbours of a small picture leave room for."""
+    """Wrap the text under an axis to the width of a small picture."""
     return textwrap.wrap(" · ".join(filter(None, (title, note))), _MOST_CHARACTERS)
 
 
@@ -259,9 +244,8 @@ def _evenly_chosen(series: SeriesLike, most: int) -> tuple[Steps, list[Histogram
 
 def _in_common(steps: Steps, histograms: Sequence[Histogram], axis: ValueAxis) -> dict[str, Any]:
     """Return the arguments of `Columns`."""
-    counts = np.array(
-        [(h.nan_count or 0) + (h.posinf_count or 0) + (h.neginf_count or 0) for h in histograms]
-    )
+    specials = [(h.nan_count, h.posinf_count, h.neginf_count) for h in histograms]
+    counts = np.array([sum(count or 0 for count in row) for row in specials])
     borders = step_edges(steps)
     marked = steps[counts > 0]
     note = f"x: NaN or infinite at {_counted(marked.size, 'step')}" if marked.size else ""
@@ -272,7 +256,7 @@ def _in_common(steps: Steps, histograms: Sequence[Histogram], axis: ValueAxis) -
 
 
 def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
-    """Choose rows of a ridge to label: round steps if these are about equally far apart, else every so many rows."""
+    """Choose rows of a ridge to label: round steps if steps are about equally far apart, else every n-th row."""
     distances = np.diff(steps)
     if steps.size > _MOST_LABELS and distances.max() <= 4 * np.median(distances):
         ticks = round_values(float(steps[0]), float(steps[-1]), _MOST_LABELS)
@@ -284,7 +268,7 @@ def _row_ticks(steps: Steps) -> list[tuple[float, str]]:
 
 
 def _outside(drawn: Iterable[density.Density], histograms: Iterable[Histogram]) -> str:
-    """Say what the axis of outlines does not show."""
+    """Return a note about values beyond the axis."""
     share = max(outline.outside for outline in drawn)
     if share <= 1e-12:
         return ""

@@ -1,4 +1,4 @@
-"""The colours of pictures on light and on dark ground, told apart by most colour-blind people too."""
+"""Colours for a light and a dark background, distinct for most colour-blind people too."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one ground."""
+    """Colours for one background."""
 
     ground: str
     ink: str
     faint: str  # text beside the picture
-    grid: str  # lines behind the picture
+    grid: str  # lines under the picture
     runs: tuple[str, ...]  # one for each run: Okabe and Ito's, without what the ground hides
     atom: str
     band: str
@@ -35,5 +35,5 @@ DARK = Theme(
 
 
 def theme(dark: bool) -> Theme:
-    """Return the colours for a dark or a light ground."""
+    """Return the colours for a dark or a light background."""
     return DARK if dark else LIGHT
