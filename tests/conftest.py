@@ -23,9 +23,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Spawned processes import the tests by the names that pytest gives them; behind all else, so that what is installed is tested.
 sys.path.append(str(Path(__file__).parents[1]))
 
-# What they find is what is tested, and not another copy in the directory that they start in.
-os.environ.setdefault("PYTHONSAFEPATH", "1")
-
 # In the background of a shell Ctrl-C is ignored, and so it would be by all processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
