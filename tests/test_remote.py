@@ -220,7 +220,7 @@ def test_commands_that_read_paths_only_say_so(command):
     arguments = [part.format("s3://bucket/m.npz") for part in command]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "s3://bucket/m.npz is a URL. Accepted: a path. Hint: copy" in " ".join(
+    assert "s3://bucket/m.npz is a URL. Accepted: a local path. Hint: copy" in " ".join(
         result.output.split()
     )
 
