@@ -28,7 +28,9 @@ def median(run: Callable[[], Any], after: Callable[[Any], object] = id) -> float
     """Return the median of the seconds of this thread that a call takes, without what is done with its result."""
     seconds = []
     for _ in range(REPEATS):
-        begin = time.thread_time()  # and not the wall's: nothing is waited for, but for other processes
+        begin = (
+            time.thread_time()
+        )  # and not the wall's: nothing is waited for, but for other processes
         result = run()
         seconds.append(time.thread_time() - begin)
         after(result)
