@@ -102,7 +102,7 @@ MOST = {
 @pytest.mark.parametrize("case", MOST)
 def test_what_a_kernel_executes_for_an_element(case, facts_of):
     facts = facts_of(case)
-    print(f"{case:16}", facts)
+    print(f"{case:16}", facts)  # noqa: T201
     most, blocks = MOST[case]
     assert facts.an_element <= most
     assert facts.blocks >= blocks
