@@ -12,6 +12,8 @@ from fasthist.kernels.cuda import require
 
 TARGETS = [(7, 5), (8, 0), (9, 0), (10, 0), (12, 0)]
 
+NARROW = ("float32", "bfloat16", "float16", "int16", "uint16")
+
 EACH_KIND = [
     "finish", "codes", "tally float32", "tally float16", "tally float64", "tally int64", "between float32",
     "tally float32, strided",
@@ -46,10 +48,7 @@ def test_a_kernel(target, case, need, monkeypatch):
     # Static shared memory ends at 48 KiB; blocks of 512 threads share 65,536 registers.
     assert shared <= 48 << 10
     assert registers <= 128
-    occupied = not strided and (
-        which == "codes"
-        or (which == "tally" and name in ("float32", "bfloat16", "float16", "int16", "uint16"))
-    )
+    occupied = not strided and (which == "codes" or (which == "tally" and name in NARROW))
     if occupied and target != (7, 5):  # which holds 1,024 threads
         assert registers <= 65536 // 512 // 3 // 8 * 8
 
