@@ -117,7 +117,7 @@ MOST = {
     "tally float16": (25.9, 3),
     "tally float64": (75.0, 3),
     "tally int32": (58.3, 3),
-    "between float32": (268.5, 2),
+    "between float32": (245.0, 2),
     "codes": (5.5, 3),
 }
 """Most instructions of an element, and fewest blocks that a processor holds."""

@@ -322,9 +322,8 @@ def count_between(name: str, *, strided: bool) -> Any:
 
     @device
     def one(raw, tables, state):
-        edges, at, n, even, counts, work, goal = tables
+        edges, at, n, low, high, scale, counts, work, goal = tables
         value = number(raw)
-        low, high = edges[at], edges[at + n - 1]
         if not abs(value) < np.inf:
             place = n + 1
         elif value < low:
@@ -334,8 +333,8 @@ def count_between(name: str, *, strided: bool) -> Any:
         else:
             # The guess, or the whole range; what holds is the edges' answer.
             begin, end = 0 * n, n - 1
-            if even > 0.0:
-                begin = min(max(np.int64((value - low) / (high - low) * even), 0 * n), n - 2)
+            if scale > 0.0:
+                begin = min(max(np.int64((value - low) * scale), 0 * n), n - 2)
                 end = begin + 1
                 while begin > 0 and value < edges[at + begin]:
                     begin -= 1
@@ -364,8 +363,8 @@ def count_between(name: str, *, strided: bool) -> Any:
             return
         thread, threads = _U32(cuda.threadIdx.x), _U32(cuda.blockDim.x)
         counts = cuda.shared.array(MOST_SHARED, np.uint32)
-        shared = n + 2 if n + 2 <= MOST_SHARED else 0
-        for i in range(thread, shared, threads):
+        shared = np.int32(n + 2 if n + 2 <= MOST_SHARED else 0)
+        for i in range(cuda.threadIdx.x, shared, cuda.blockDim.x):
             counts[i] = _U32(0)
         cuda.syncthreads()
         tensor = tensor_at(plan, begin, end, now)
@@ -373,12 +372,16 @@ def count_between(name: str, *, strided: bool) -> Any:
             until = end_of(plan, tensor, end, stop)
             at, length = part_of(plan, tensor, now, until, chunk)
             goal = plan[tensor * _WIDTH + _ROW]
+            own = np.int64(tensor) * step
+            low, high = edges[own], edges[own + n - 1]
+            # A guess may be off by any rounding, so it is made by a product: a division takes far more instructions.
+            scale = even / (high - low)
             walk(
                 plan, tensor, mail[tensor], at, length, thread, threads,
-                (edges, np.int64(tensor) * step, n, even, counts, work, goal), _ONE,
+                (edges, own, n, low, high, scale, counts, work, goal), _ONE,
             )  # fmt: skip
             cuda.syncthreads()
-            for i in range(thread, shared, threads):
+            for i in range(cuda.threadIdx.x, shared, cuda.blockDim.x):
                 if counts[i] > _U32(0):
                     cuda.atomic.add(work, goal + _U64(i), _U64(counts[i]))
                     counts[i] = _U32(0)
