@@ -63,6 +63,13 @@ def float32_pattern(name: str) -> Any:
     return device(convert)
 
 
+@device
+def key_of(number):
+    """Give the unsigned integer that orders as the float32 numbers do."""
+    pattern = bits32(number)
+    return _U32(~pattern) if pattern >= _SIGN32 else _U32(pattern | _SIGN32)
+
+
 @functools.cache
 def float64_parts(name: str) -> Any:
     """Give the function that turns a pattern of another format into three things.

@@ -21,8 +21,8 @@ with row_stack():
     from numba import cuda as numba_cuda
 
 __all__ = [
-    "SIMULATED", "THREADS", "as_float32", "as_float64", "bits32", "bits64", "cuda", "device", "kernel", "load_byte",
-    "load_vector", "numba_cuda",
+    "SIMULATED", "THREADS", "as_float32", "as_float64", "bits32", "bits64", "cuda", "device", "kernel", "larger32",
+    "load_byte", "load_vector", "numba_cuda", "smaller32", "smaller_u32",
 ]  # fmt: skip
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -88,6 +88,18 @@ if SIMULATED:
         """Give the bits of a float64."""
         return np.float64(number).view(np.uint64)
 
+    def smaller32(a, b):
+        """Return the smaller of two float32, of which the first may be NaN and is left out then."""
+        return np.fmin(a, b)
+
+    def larger32(a, b):
+        """Return the larger of two float32, likewise."""
+        return np.fmax(a, b)
+
+    def smaller_u32(a, b):
+        """Return the smaller of two uint32."""
+        return min(a, b)
+
 else:
     from numba.cuda.extending import intrinsic, register_jitable
 
@@ -148,3 +160,30 @@ else:
     as_float64 = _cast(types.uint64, types.float64, ir.DoubleType())
     bits32 = _cast(types.float32, types.uint32, _WORD)
     bits64 = _cast(types.float64, types.uint64, ir.IntType(64))
+
+    def _choice(kind, generate):
+        @intrinsic
+        def choose(_typing_context, a, b):
+            return kind(kind, kind), lambda _context, builder, _signature, pair: generate(
+                builder, *pair
+            )
+
+        return choose
+
+    def _extreme(name):
+        """Make FMNMX of two float32: one instruction, where Python's `min` and `max` are a comparison and a choice."""
+
+        def generate(builder, a, b):
+            kind = ir.FunctionType(ir.FloatType(), (ir.FloatType(),) * 2)
+            function = builder.module.declare_intrinsic(name, (ir.FloatType(),), kind)
+            return builder.call(function, (a, b))
+
+        return _choice(types.float32, generate)
+
+    smaller32, larger32 = _extreme("llvm.minnum"), _extreme("llvm.maxnum")
+
+    # Numba's `min` of two uint32 compares them as 64 bits.
+    smaller_u32 = _choice(
+        types.uint32,
+        lambda builder, a, b: builder.select(builder.icmp_unsigned("<", a, b), a, b),
+    )

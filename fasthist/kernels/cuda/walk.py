@@ -37,10 +37,13 @@ def tensor_at(plan, begin, end, chunk):
 
 
 @device
-def end_of(plan, tensor, chunk):
-    """Give the chunk after the last one of a tensor."""
-    row = tensor * _WIDTH
-    return _U32(plan[row + _FIRST] + (plan[row + _SIZE] + chunk - _U64(1)) // chunk)
+def end_of(plan, tensor, end, stop):
+    """Return the chunk after the last one of a tensor, or `stop`, where the block's range ends, if that is less.
+
+    It is the first one of the next tensor; no division of 64 bits, whose registers spilled.
+    """
+    following = _U32(tensor + _U32(1))
+    return min(stop, _U32(plan[following * _WIDTH + _FIRST])) if following < end else stop
 
 
 @device
@@ -64,10 +67,13 @@ def place_of(plan, tensor, i):
     return place
 
 
-def walker(bits: int, one: Callable[..., Any], *, strided: bool) -> Any:
+def walker(
+    bits: int, one: Callable[..., Any], *, strided: bool, four: Callable[..., Any] | None = None
+) -> Any:
     """Make the function with which the threads of a block hand every element of a chunk to `one`.
 
-    ``one(raw, tables, state)`` gives the next state of the thread; `raw` is the element's pattern.
+    ``one(raw, tables, state)`` returns the next state of the thread; `raw` is the element's pattern. For a format of 16 or
+    32 bits ``four(a, b, c, d, tables, state)`` may take four at a time where they are aligned.
     """
     size, count = _U64(bits // 8), _U64(128 // bits)
 
@@ -85,23 +91,10 @@ def walker(bits: int, one: Callable[..., Any], *, strided: bool) -> Any:
             state = one(_U64(words[0]) | (_U64(words[1]) << _U64(32)), tables, state)
             return one(_U64(words[2]) | (_U64(words[3]) << _U64(32)), tables, state)
 
-    elif bits == 32:
-
-        @device
-        def vector(words, tables, state):
-            state = one(words[0], tables, state)
-            state = one(words[1], tables, state)
-            state = one(words[2], tables, state)
-            return one(words[3], tables, state)
-
-    else:
-        halves = bits == 16
+    elif bits == 8:
 
         @device
         def word(bits_of_it, tables, state):
-            if halves:
-                state = one(_U32(bits_of_it & _U32(0xFFFF)), tables, state)
-                return one(_U32(bits_of_it >> _U32(16)), tables, state)
             state = one(_U32(bits_of_it & _U32(0xFF)), tables, state)
             state = one(_U32((bits_of_it >> _U32(8)) & _U32(0xFF)), tables, state)
             state = one(_U32((bits_of_it >> _U32(16)) & _U32(0xFF)), tables, state)
@@ -113,6 +106,36 @@ def walker(bits: int, one: Callable[..., Any], *, strided: bool) -> Any:
             state = word(words[1], tables, state)
             state = word(words[2], tables, state)
             return word(words[3], tables, state)
+
+    else:
+        if four is None:
+
+            @device
+            def four(a, b, c, d, tables, state):
+                state = one(a, tables, state)
+                state = one(b, tables, state)
+                state = one(c, tables, state)
+                return one(d, tables, state)
+
+        if bits == 32:
+
+            @device
+            def vector(words, tables, state):
+                return four(words[0], words[1], words[2], words[3], tables, state)
+
+        else:
+
+            @device
+            def two_words(first, second, tables, state):
+                return four(
+                    _U32(first & _U32(0xFFFF)), _U32(first >> _U32(16)),
+                    _U32(second & _U32(0xFFFF)), _U32(second >> _U32(16)), tables, state,
+                )  # fmt: skip
+
+            @device
+            def vector(words, tables, state):
+                state = two_words(words[0], words[1], tables, state)
+                return two_words(words[2], words[3], tables, state)
 
     @device
     def walk_strided(plan, tensor, address, start, length, thread, threads, tables, state):
@@ -127,17 +150,18 @@ def walker(bits: int, one: Callable[..., Any], *, strided: bool) -> Any:
         begin = address + start * size
         head = min(((_U64(16) - (begin & _U64(15))) & _U64(15)) // size, length)
         vectors = (length - head) // count
-        at = begin + head * size + _U64(16) * thread
-        stop = begin + head * size + _U64(16) * vectors
-        while at < stop:
-            state = vector(load_vector(at), tables, state)
-            at += _U64(16) * threads
-        # What is left before the first vector and after the last one.
+        # What is before the first vector and after the last one comes first, so that of all this only `at` and `stop` are
+        # in registers while the vectors are counted.
         middle = vectors * count
         i = thread
         while i < length - middle:
             state = one(element(begin + (i if i < head else i + middle) * size), tables, state)
             i += threads
+        at = begin + head * size + _U64(16) * thread
+        stop = begin + head * size + _U64(16) * vectors
+        while at < stop:
+            state = vector(load_vector(at), tables, state)
+            at += _U64(16) * threads
         return state
 
     return walk_strided if strided else walk
