@@ -128,7 +128,10 @@ class _Sigterm:
                     sys.excepthook(type(error), error, None)
         finally:
             self._closed = True
-            os.kill(os.getpid(), number)
+            # A main thread that was about to sleep when the signal came sleeps on, and handles it afterwards.
+            while self._closed:
+                os.kill(os.getpid(), number)
+                time.sleep(0.1)
 
     def _wait(self) -> None:
         """Keep the main thread from ending the process in the meantime, as if there had been no signal."""
