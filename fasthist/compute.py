@@ -72,14 +72,14 @@ def histogram(
     Raises
     ------
     ArrayError
-        `values` is no dense array of real numbers.
+        `values` is not a dense array of real numbers.
     DeviceError
         There is no such device, it has no memory left, or it failed; `values` lie in the memory of one that cannot be
         read.
     BucketsError
         `buckets` is none of the above.
     ArgumentError
-        `threads` is no number of threads.
+        `threads` must be a positive whole number.
     TypeError
         Another argument, such as ``bins``; the text says what takes its place.
 
@@ -204,7 +204,7 @@ def warmup() -> None:
     Raises
     ------
     ArgumentError
-        ``FASTHIST_NUM_THREADS`` is no number of threads.
+        ``FASTHIST_NUM_THREADS`` must be a positive whole number.
 
     Notes
     -----

@@ -162,7 +162,7 @@ class RawWriter:
         Raises
         ------
         ArgumentError
-            `scalar_value` is no real number, or another argument cannot be written.
+            `scalar_value` is not a real number, or another argument cannot be written.
         WriteError
             The file cannot be written; the event is held.
         """

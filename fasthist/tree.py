@@ -28,7 +28,7 @@ def leaves(tree: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
         ``named_parameters()`` is a model: its parameters by name; else one with ``state_dict()`` by that. Of an optimizer of
         torch, or its ``state_dict()``, the state by its parameters' names or numbers. A type that
         is registered with JAX comes apart as JAX says, where JAX is loaded; one of which the attribute ``value`` is the
-        only part, such as a variable of Flax, adds nothing to the tag. None is no leaf: a parameter without a gradient. A
+        only part, such as a variable of Flax, adds nothing to the tag. None is not a leaf: a parameter without a gradient. A
         sequence of numbers, or of such sequences, is an array.
     tag : str
         The tag of the tree itself; parts are joined to it with "/".
