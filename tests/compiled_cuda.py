@@ -86,6 +86,21 @@ def nothing():
     pass
 
 
+@numba.njit
+def smaller32(a, b):
+    return np.fmin(a, b)
+
+
+@numba.njit
+def larger32(a, b):
+    return np.fmax(a, b)
+
+
+@numba.njit
+def smaller_u32(a, b):
+    return np.uint32(min(a, b))
+
+
 class Kernel:
     """What a launch does: run the one block."""
 
@@ -122,6 +137,9 @@ def primitives():
         as_float64=cast(types.float64),
         bits32=cast(types.uint32),
         bits64=cast(types.uint64),
+        smaller32=smaller32,
+        larger32=larger32,
+        smaller_u32=smaller_u32,
     )
 
 
