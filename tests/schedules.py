@@ -300,6 +300,7 @@ class Disk:
                     if plan.action == "die":
                         # How much of it is in the file is not known then, and so not what others have done to it.
                         disk.changed.clear()
+                        disk.settled.add(Path(self.name))  # and it is given up
                         raise Death
                     return written
 
