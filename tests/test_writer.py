@@ -1259,17 +1259,22 @@ def test_a_thread_that_dies_in_a_write_leaves_nothing_of_it(tmp_path, monkeypatc
     assert steps(tmp_path) == [1]
 
 
+def fail_and_lose_one(writer, monkeypatch, call):
+    """Call what cannot write, when an event has been lost besides."""
+    monkeypatch.setattr(writer._log._file, "append", fails)
+    writer.add_event(event(1))
+    writer.add_event(lambda: 1 / 0, tags=["a"])
+    with pytest.raises(WriteError, match=HELD.format(1)):
+        call()
+
+
 def test_a_writer_dropped_after_an_error_is_closed_at_once(tmp_path, monkeypatch):
     """The loss that is still to be told, from the same turn of the thread as an error raised here, keeps no frames."""
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda hooked: told.append(str(hooked.exc_value)))
     writer = EventFileWriter(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(writer._log._file, "append", fails)
-        writer.add_event(event(1))
-        writer.add_event(lambda: 1 / 0, tags=["a"])
-        with pytest.raises(WriteError, match=HELD.format(1)):
-            writer.flush()
+        fail_and_lose_one(writer, patched, writer.flush)
     del writer
     gc.collect()
     assert steps(tmp_path) == [1]
@@ -1323,11 +1328,7 @@ def test_what_else_was_lost_is_told_when_the_last_close_fails(tmp_path, monkeypa
         lambda hooked: told.extend([str(hooked.exc_value), *hooked.exc_value.__notes__]),
     )
     writer = EventFileWriter(tmp_path)
-    monkeypatch.setattr(writer._log._file, "append", fails)
-    writer.add_event(event(1))
-    writer.add_event(lambda: 1 / 0, tags=["a"])
-    with pytest.raises(WriteError, match=HELD.format(1)):
-        writer.close()
+    fail_and_lose_one(writer, monkeypatch, writer.close)
     del writer
     gc.collect()
     assert "'a', step 0: it cannot be encoded" in "".join(told)
