@@ -102,7 +102,9 @@ def test_plans_are_kept_and_edges_are_not(run):
 
 
 def test_batches_that_nobody_reads_are_dropped_in_a_thread_without_a_context(run):
-    assert run("dropped_unread") == {}  # `run` has looked for calls without a context, and for tracebacks
+    assert (
+        run("dropped_unread") == {}
+    )  # `run` has looked for calls without a context, and for tracebacks
 
 
 def test_an_array_lives_until_it_is_counted(run):
